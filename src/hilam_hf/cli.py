@@ -1,0 +1,341 @@
+"""The `hilam` command: thin wrappers around the library, one per step of the way from videos to a policy."""
+
+import logging
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(
+    help="Hierarchical latent actions: from action-free video to latent actions, skills and robot policies.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train one stage on its own.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(train_app, name="train")
+
+Out = Annotated[Path, typer.Option("--out", help="Folder to write to.")]
+ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file with training options.")]
+Overrides = Annotated[
+    list[str] | None, typer.Argument(help="Training options as key=value, e.g. max_steps=2000 learning_rate=3e-4.")
+]
+Resume = Annotated[bool, typer.Option(help="Continue from the latest checkpoint in --out.")]
+Stride = Annotated[int | None, typer.Option(help="Frames between the two frames of a latent action.")]
+StrideSeconds = Annotated[float | None, typer.Option(help="The same in seconds, whatever the rate of each video.")]
+Device = Annotated[str, typer.Option(help="Device to compute on: cpu, cuda, mps, or auto.")]
+Tasks = Annotated[str, typer.Option(help="Comma-separated Meta-World tasks.")]
+
+DEMO_TASKS = "drawer-open,door-open,button-press-topdown"
+
+
+def main() -> None:
+    """Entry point: user errors end in one line and a non-zero exit code; HILAM_DEBUG=1 shows the traceback instead."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except (ValueError, OSError, ImportError) as error:
+        if os.environ.get("HILAM_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; what was written is kept", file=sys.stderr)
+        sys.exit(130)
+
+
+@app.command()
+def demo(
+    out: Out = Path("hilam-demo"),
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated Meta-World tasks instead of the three usual ones.")] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Run the video half on this folder of videos instead; needs no simulator.")
+    ] = None,
+    smallest: Annotated[bool, typer.Option("--smallest", help="A miniature run of a minute or so, for tests.")] = False,
+    seed: Annotated[int, typer.Option(help="Seed of everything random.")] = 0,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Start afresh where --out holds another run.")] = False,
+) -> None:
+    """Run the whole path once, on this machine: videos, latent actions, skills, a policy that acts, a report.
+
+    A run that was interrupted goes on where it stopped.
+
+    [bold]Example:[/bold] hilam demo --out my-demo
+    """
+    from .demo import DemoConfig, run_demo
+
+    config = DemoConfig.smallest() if smallest else DemoConfig()
+    config.seed = seed
+    if tasks is not None:
+        config.tasks = _split(tasks)
+    config.videos = str(videos) if videos is not None else None
+    report = run_demo(config, out, overwrite=overwrite)
+    print(report.text())
+
+
+@app.command()
+def doctor() -> None:
+    """Say what works on this machine, and what to do about what doesn't.
+
+    [bold]Example:[/bold] hilam doctor
+    """
+    from .doctor import print_report, run_checks
+
+    if not print_report(run_checks()):
+        raise typer.Exit(1)
+
+
+@app.command()
+def record(
+    out: Out,
+    tasks: Tasks = DEMO_TASKS,
+    episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 30,
+    image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
+    camera: Annotated[str, typer.Option(help="Camera to record.")] = "corner2",
+    quality: Annotated[str, typer.Option(help="Rendering quality, fast or full.")] = "fast",
+    noise: Annotated[float, typer.Option(help="Standard deviation of the noise on the expert's actions.")] = 0.1,
+    workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
+    seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
+) -> None:
+    """Record scripted experts of Meta-World as videos, their actions kept apart.
+
+    [bold]Example:[/bold] hilam record --tasks drawer-open,door-open --episodes 20 --out recordings
+    """
+    from .envs import record_demonstrations
+
+    summary = record_demonstrations(
+        out,
+        _split(tasks),
+        episodes,
+        seed=seed,
+        image_size=image_size,
+        camera=camera,
+        quality=quality,
+        noise=noise,
+        num_workers=workers,
+    )
+    print(summary)
+
+
+@app.command()
+def extract(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, with or without metadata.jsonl.")],
+    model: Annotated[str, typer.Option(help="Inverse dynamics model: Hub id or folder.")],
+    out: Out,
+    stride: Stride = None,
+    stride_seconds: StrideSeconds = None,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+) -> None:
+    """Turn a folder of videos into a corpus of latent actions.
+
+    [bold]Example:[/bold] hilam extract videos --model hilam-demo/lam/idm --stride 5 --out latent-actions
+    """
+    from .data.episodes import scan_videos
+    from .data.extraction import extract_latent_actions
+    from .models.auto import AutoInverseDynamicsModel
+
+    idm = _load(AutoInverseDynamicsModel, model, device)
+    folder = scan_videos(videos)
+    result = extract_latent_actions(
+        idm,
+        folder.episodes,
+        out,
+        root=folder.root,
+        model_name=model,
+        stride=stride,
+        stride_seconds=stride_seconds,
+        overwrite=overwrite,
+        resume=resume,
+    )
+    _list_rejected([*folder.rejected, *result.rejected])
+    print(f"{result.info.num_latents} latent actions of {result.info.num_episodes} videos in {out}")
+
+
+@app.command()
+def skills(
+    corpus: Annotated[str, typer.Argument(help="Latent-action corpus: folder or Hub id.")],
+    model: Annotated[str, typer.Option(help="HiLAM model: Hub id or folder.")],
+    out: Out,
+    device: Device = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")] = False,
+) -> None:
+    """Turn a corpus of latent actions into a corpus of latent skills.
+
+    [bold]Example:[/bold] hilam skills latent-actions --model hilam-demo/hilam/hilam --out latent-skills
+    """
+    from .data.corpora import CorpusInfo, load_corpus
+    from .data.extraction import extract_skill_corpus
+    from .models.hilam import HiLAMModel
+
+    hilam = _load(HiLAMModel, model, device)
+    info = CorpusInfo.from_card(corpus)
+    splits = {split: load_corpus(corpus, split) for split in info.splits}
+    result = extract_skill_corpus(hilam, splits, info, out, model_name=model, overwrite=overwrite)
+    segments = ", ".join(f"stage {stage}: {count}" for stage, count in result.info.segments.items())
+    print(f"segments of {result.info.num_episodes} episodes in {out}: {segments}")
+
+
+@app.command()
+def view(
+    corpus: Annotated[str, typer.Argument(help="Latent-skill corpus: folder or Hub id.")],
+    videos: Annotated[Path, typer.Option(help="Folder of the videos that the corpus was made from.")],
+    out: Out = Path("skills.html"),
+    episodes: Annotated[int, typer.Option(help="Number of episodes to show.")] = 20,
+) -> None:
+    """Draw the skill timelines of a corpus on one page.
+
+    [bold]Example:[/bold] hilam view latent-skills --videos videos --out skills.html
+    """
+    from .demo.timelines import write_timelines_page
+
+    print(f"wrote {write_timelines_page(corpus, videos, out, max_episodes=episodes)}")
+
+
+@app.command(name="eval")
+def evaluate(
+    policy: Annotated[str, typer.Option(help="Policy: Hub id or folder, or 'expert', or 'random'.")],
+    out: Out,
+    tasks: Tasks = DEMO_TASKS,
+    episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 20,
+    seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
+    num_envs: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
+    max_steps: Annotated[int, typer.Option(help="Control steps after which an episode has failed.")] = 200,
+    camera: Annotated[str, typer.Option(help="Camera that the policy sees.")] = "corner2",
+    image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
+    videos_per_task: Annotated[int, typer.Option(help="Episodes of each task to film.")] = 1,
+    device: Device = "auto",
+) -> None:
+    """Roll a policy out and count successes: results.json with provenance, videos, a table with intervals.
+
+    [bold]Example:[/bold] hilam eval --policy expert --tasks drawer-open --episodes 10 --out results
+    """
+    from .evaluation import ExpertPolicy, RandomPolicy, evaluate
+    from .models.hierarchical import HierarchicalPolicy
+
+    scripted: dict[str, Any] = {"expert": ExpertPolicy, "random": RandomPolicy}
+    actor = scripted[policy]() if policy in scripted else _load(HierarchicalPolicy, policy, device)
+    result = evaluate(
+        actor,
+        _split(tasks),
+        episodes_per_task=episodes,
+        num_envs=num_envs,
+        seed=seed,
+        max_steps=max_steps,
+        camera=camera,
+        image_size=image_size,
+        out_dir=out,
+        videos_per_task=videos_per_task,
+        policy_name=policy,
+    )
+    for task, rate in result.tasks.items():
+        print(f"{task}: {rate}")
+    print(f"overall: {result.overall}")
+
+
+@train_app.command("lam")
+def train_lam_command(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    stride: Stride = None,
+    stride_seconds: StrideSeconds = None,
+    image_size: Annotated[int, typer.Option(help="Side of the frames that the models see.")] = 64,
+    resume: Resume = False,
+) -> None:
+    """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
+
+    [bold]Example:[/bold] hilam train lam videos --stride 5 --out lam max_steps=2000
+    """
+    from .data.episodes import scan_videos
+    from .data.frames import FramePairDataset
+    from .models.uniskill import (
+        RegressionFDM,
+        RegressionFDMConfig,
+        UniSkillIDM,
+        UniSkillIDMConfig,
+        UniSkillImageProcessorPil,
+    )
+    from .training import TrainingConfig, load_config
+    from .training.lam import train_lam
+
+    options = load_config(TrainingConfig, config, overrides or ())
+    folder = scan_videos(videos)
+    _list_rejected(folder.rejected)
+    pairs = FramePairDataset(folder.episodes, image_size, stride=stride, stride_seconds=stride_seconds)
+    with _seeded(options.seed):
+        idm = UniSkillIDM(UniSkillIDMConfig(image_size=image_size))
+        fdm = RegressionFDM(RegressionFDMConfig(image_size=image_size))
+    processor = UniSkillImageProcessorPil(size={"height": image_size, "width": image_size})
+    train_lam(idm, fdm, pairs, options, output_dir=out, processor=processor, resume=resume)
+    print(f"models in {out}/idm and {out}/fdm")
+
+
+@train_app.command("hilam")
+def train_hilam_command(
+    corpus: Annotated[str, typer.Argument(help="Latent-action corpus: folder or Hub id.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny or small.")] = "tiny",
+    resume: Resume = False,
+) -> None:
+    """Train HiLAM on a corpus of latent actions.
+
+    [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
+    """
+    from .data.corpora import CorpusInfo, load_corpus
+    from .models.hilam import HiLAMConfig, HiLAMModel
+    from .training import TrainingConfig, load_config
+    from .training.hilam import train_hilam
+
+    options = load_config(TrainingConfig, config, overrides or ())
+    info = CorpusInfo.from_card(corpus)
+    with _seeded(options.seed):
+        model = HiLAMModel(HiLAMConfig.preset(preset, latent_dim=info.latent_dim, stride=info.stride or 1))
+    train_hilam(model, load_corpus(corpus), info, options, output_dir=out, resume=resume)
+    print(f"model in {out}/hilam")
+
+
+def _split(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _load(model_class: Any, name: str, device: str) -> Any:
+    return model_class.from_pretrained(name).to(_device(device)).eval()
+
+
+def _device(name: str) -> str:
+    import torch
+
+    if name != "auto":
+        return name
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+@contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Makes the initial weights a function of the seed."""
+    import torch
+
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
+
+
+def _list_rejected(rejected: list[Any]) -> None:
+    for video in rejected:
+        print(f"set aside {video.path}: {video.reason}", file=sys.stderr)
+    if rejected:
+        print(f"{len(rejected)} files were set aside, listed above", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

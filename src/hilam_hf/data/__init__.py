@@ -1,0 +1,76 @@
+"""Videos and episodes in, corpora and training samples out."""
+
+from hilam_hf.data.collate import collate_policy, collate_sequences
+from hilam_hf.data.corpora import (
+    CorpusStatistics,
+    corpus_statistics,
+    latent_actions_array,
+    load_corpus,
+    unfold_skills,
+    unpack_boundaries,
+    vectors_array,
+    write_latent_action_corpus,
+    write_skill_corpus,
+)
+from hilam_hf.data.corpus_info import CorpusInfo, dataset_card
+from hilam_hf.data.corpus_writer import CorpusWriter
+from hilam_hf.data.demonstrations import DemonstrationWriter, load_demonstrations
+from hilam_hf.data.episodes import (
+    Episode,
+    RejectedVideo,
+    VideoFolder,
+    resolve_stride,
+    scan_videos,
+    split_episodes,
+)
+from hilam_hf.data.frame_store import FrameStore, VideoSource
+from hilam_hf.data.frames import FramePairDataset, load_episode_frames, to_float
+from hilam_hf.data.policy_data import PolicyDataset, PolicyEpisode
+from hilam_hf.data.video import (
+    VIDEO_EXTENSIONS,
+    VideoError,
+    VideoInfo,
+    VideoReader,
+    check_video,
+    resize_frames,
+    write_video,
+)
+
+__all__ = [
+    "VIDEO_EXTENSIONS",
+    "CorpusInfo",
+    "CorpusStatistics",
+    "CorpusWriter",
+    "DemonstrationWriter",
+    "Episode",
+    "FramePairDataset",
+    "FrameStore",
+    "PolicyDataset",
+    "PolicyEpisode",
+    "RejectedVideo",
+    "VideoError",
+    "VideoFolder",
+    "VideoInfo",
+    "VideoReader",
+    "VideoSource",
+    "check_video",
+    "collate_policy",
+    "collate_sequences",
+    "corpus_statistics",
+    "dataset_card",
+    "latent_actions_array",
+    "load_corpus",
+    "load_demonstrations",
+    "load_episode_frames",
+    "resize_frames",
+    "resolve_stride",
+    "scan_videos",
+    "split_episodes",
+    "to_float",
+    "unfold_skills",
+    "unpack_boundaries",
+    "vectors_array",
+    "write_latent_action_corpus",
+    "write_skill_corpus",
+    "write_video",
+]

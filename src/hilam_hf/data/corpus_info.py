@@ -1,0 +1,239 @@
+"""What a published corpus says about itself: `CorpusInfo`, and the card (README.md) that carries it."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from huggingface_hub import DatasetCard, DatasetCardData
+
+CorpusKind = Literal["latent-actions", "latent-skills"]
+CARD_FILE = "README.md"
+CARD_KEY = "hilam"
+"""Key of the card's front matter that holds the `CorpusInfo`."""
+
+_BY_STAGE = ("skill_dims", "segments")
+_SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
+
+
+@dataclass(kw_only=True)
+class CorpusInfo:
+    """Origin and statistics of a corpus.
+
+    The first group is given by whoever writes a corpus; the second is filled in while it is written.
+
+    Attributes:
+        model: Hub id or folder of the model that made the latent actions.
+        revision: Its revision (commit or tag), or None for a local folder.
+        latent_dim: D, the width of a latent action.
+        stride: k in frames where it is the same for all episodes, else None (each row has its own).
+        stride_seconds: k in seconds where it was given so.
+        skill_model: Hub id or folder of the HiLAM model that made the skills (skill corpora).
+        skill_revision: Its revision.
+        title: First line of the card.
+        license: SPDX-like id as the Hub writes it; "other" where the videos' own terms decide.
+        description: A paragraph for the card.
+        kind: "latent-actions" or "latent-skills".
+        skill_dims: D_s by stage s (skill corpora).
+        segments: Number of segments by stage, in the train split.
+        splits: Episodes by split.
+        num_episodes: Episodes in all splits.
+        num_frames: Video frames in all splits.
+        num_latents: Latent actions in all splits.
+        mean: Mean of the latent actions of the train split, (D,).
+        std: Their standard deviation (population), (D,).
+        sources: Episodes by source, where known.
+        fingerprint: SHA-256 of the data files.
+    """
+
+    model: str
+    latent_dim: int
+    revision: str | None = None
+    stride: int | None = None
+    stride_seconds: float | None = None
+    skill_model: str | None = None
+    skill_revision: str | None = None
+    title: str | None = None
+    license: str = "other"
+    description: str | None = None
+
+    kind: CorpusKind = "latent-actions"
+    skill_dims: dict[int, int] = field(default_factory=dict)
+    segments: dict[int, int] = field(default_factory=dict)
+    splits: dict[str, int] = field(default_factory=dict)
+    num_episodes: int = 0
+    num_frames: int = 0
+    num_latents: int = 0
+    mean: list[float] | None = None
+    std: list[float] | None = None
+    sources: dict[str, int] = field(default_factory=dict)
+    fingerprint: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.latent_dim < 1:
+            raise ValueError(f"CorpusInfo.latent_dim: got {self.latent_dim}, expected at least 1")
+        if self.stride is not None and self.stride < 1:
+            raise ValueError(f"CorpusInfo.stride: got {self.stride}, expected at least 1 frame")
+        if self.kind == "latent-actions" and self.skill_dims:
+            raise ValueError('CorpusInfo.skill_dims: only a corpus of kind "latent-skills" has skills')
+        if not self.model:
+            raise ValueError("CorpusInfo.model: got nothing, expected the Hub id or folder of the model")
+
+    @classmethod
+    def from_card(cls, folder: str | Path) -> CorpusInfo:
+        """Reads the information back from a corpus's card.
+
+        Args:
+            folder: A corpus folder, or the Hub id of a dataset.
+
+        Raises:
+            FileNotFoundError: The folder has no card.
+            ValueError: The card is not that of a corpus written by this library.
+        """
+        path = Path(folder)
+        if path.exists():
+            card_file = path / CARD_FILE
+            if not card_file.is_file():
+                raise FileNotFoundError(f"{card_file}: there is no card here; is {path} a corpus folder?")
+            card = DatasetCard.load(card_file)
+        else:
+            card = DatasetCard.load(str(folder))
+        fields = card.data.to_dict().get(CARD_KEY)
+        if not isinstance(fields, Mapping):
+            raise ValueError(
+                f"{folder}: its card has no {CARD_KEY!r} block, so it is not a corpus written by hilam-hf: "
+                "give a latent-action or latent-skill corpus"
+            )
+        return cls._from_fields(fields, str(folder))
+
+    @classmethod
+    def _from_fields(cls, fields: Mapping[str, Any], where: str) -> CorpusInfo:
+        known = {f.name for f in dataclasses.fields(cls)}
+        unknown = sorted(set(fields) - known)
+        if unknown:
+            raise ValueError(
+                f"{where}: its card has unknown fields {', '.join(unknown)}: upgrade hilam-hf, a newer one wrote it"
+            )
+        by_stage = {key: {int(stage): n for stage, n in fields[key].items()} for key in _BY_STAGE if key in fields}
+        try:
+            return cls(**{**fields, **by_stage})
+        except TypeError as error:
+            raise ValueError(f"{where}: its card lacks a field: {error}") from error
+
+
+def dataset_card(info: CorpusInfo) -> str:
+    """The README.md of a corpus: front matter that lets `load_dataset` read it, and a description.
+
+    Args:
+        info: What the corpus holds; `info.splits` decides which data files are declared.
+
+    Returns:
+        The card's text, which `CorpusInfo.from_card` reads back.
+    """
+    title = info.title or ("Latent actions" if info.kind == "latent-actions" else "Latent skills")
+    own: dict[str, Any] = {CARD_KEY: _front_matter(info)}
+    data = DatasetCardData(
+        license=info.license,
+        pretty_name=title,
+        tags=["robotics", "latent-actions", *(["latent-skills"] if info.kind == "latent-skills" else []), "hilam-hf"],
+        task_categories=["robotics"],
+        size_categories=_size_category(info.num_episodes),
+        configs=[
+            {
+                "config_name": "default",
+                # `load_dataset` names its cached copy of a folder after the folder's last name and this entry alone:
+                # without the fingerprint it would return an older corpus of that name.
+                "description": f"sha256 {info.fingerprint}",
+                "data_files": [{"split": split, "path": f"data/{split}-*"} for split in info.splits],
+            }
+        ],
+        **own,
+    )
+    return f"---\n{data.to_yaml()}\n---\n\n{_body(info, title)}"
+
+
+def _front_matter(info: CorpusInfo) -> dict[str, Any]:
+    fields = {key: value for key, value in dataclasses.asdict(info).items() if value not in (None, {}, [])}
+    # The Hub keeps front matter as JSON, whose keys are strings.
+    return fields | {key: {str(s): n for s, n in fields[key].items()} for key in _BY_STAGE if key in fields}
+
+
+def _body(info: CorpusInfo, title: str) -> str:
+    sections = [f"# {title}"]
+    if info.description:
+        sections.append(info.description)
+    sections += [_facts(info), _columns(info), _usage(info)]
+    return "\n\n".join(sections) + "\n"
+
+
+def _facts(info: CorpusInfo) -> str:
+    stride = f"{info.stride} frames" if info.stride else "per episode, in the column `stride`"
+    if info.stride_seconds:
+        stride += f" ({info.stride_seconds:g} s)"
+    rows = [
+        ("Latent action model", _named(info.model, info.revision)),
+        ("Latent action", f"{info.latent_dim} numbers, from frame t and frame t + k"),
+        ("k", stride),
+        ("Episodes", ", ".join(f"{count} ({split})" for split, count in info.splits.items()) or "0"),
+        ("Frames", f"{info.num_frames}"),
+        ("Latent actions", f"{info.num_latents}"),
+    ]
+    if info.sources:
+        rows.append(("Sources", ", ".join(f"{name}: {count}" for name, count in info.sources.items())))
+    if info.mean is not None and info.std is not None:
+        rows.append(("Mean of latent actions (train)", _numbers(info.mean)))
+        rows.append(("Standard deviation (train)", _numbers(info.std)))
+    if info.kind == "latent-skills":
+        rows.append(("Skill model", _named(info.skill_model or "unknown", info.skill_revision)))
+        for stage, dim in info.skill_dims.items():
+            count = info.segments.get(stage, 0)
+            rows.append((f"Stage {stage}", f"{count} segments (train), skills of {dim} numbers"))
+    return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
+
+
+def _columns(info: CorpusInfo) -> str:
+    lines = [
+        "## Columns",
+        "",
+        "One row an episode.",
+        "",
+        "- `id`, `source`, `language` (the instruction in words), `fps`, `num_frames`, `stride` (k).",
+        "- `frame_indices`: which video frame each latent action belongs to. The last k frames have none.",
+        f"- `latent_actions`: (number of latents, {info.latent_dim}), not standardised.",
+        "- `video`: the video, relative to the folder of videos (or the video itself).",
+    ]
+    if info.kind == "latent-skills":
+        lines += [
+            "- `num_latents`: the number of latent actions.",
+            "- `stage{s}_boundaries`: one bit for each latent action, set where a segment of stage s starts, packed "
+            "least significant bit first (`numpy.unpackbits(..., bitorder='little')[:num_latents]`).",
+            "- `stage{s}_skills`: one vector for each segment. Latent action t has the skill "
+            "`skills[cumsum(boundaries)[t] - 1]`.",
+        ]
+    return "\n".join(lines)
+
+
+def _usage(info: CorpusInfo) -> str:
+    lines = ["## Use", "", "```python", "from datasets import load_dataset", ""]
+    lines.append('corpus = load_dataset("this/dataset", split="train")')
+    if info.kind == "latent-skills" and info.skill_dims:
+        stage = max(info.skill_dims)
+        lines += ["", "from hilam_hf.data import unfold_skills", f"skills = unfold_skills(corpus[0], stage={stage})"]
+    lines.append("```")
+    return "\n".join(lines)
+
+
+def _named(name: str, revision: str | None) -> str:
+    return f"`{name}` at `{revision}`" if revision else f"`{name}`"
+
+
+def _numbers(values: list[float], limit: int = 8) -> str:
+    shown = ", ".join(f"{value:.4g}" for value in values[:limit])
+    return shown if len(values) <= limit else f"{shown}, … (all {len(values)} in the front matter)"
+
+
+def _size_category(count: int) -> str:
+    return next((name for bound, name in _SIZE_CATEGORIES if count < bound), "1M<n<10M")

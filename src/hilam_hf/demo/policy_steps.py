@@ -1,0 +1,113 @@
+"""The policy half of the demo: pretraining on skills, fine-tuning on few demonstrations, rollouts."""
+
+from typing import Any
+
+import torch
+
+from ..data.corpora import CorpusInfo, load_corpus
+from ..data.demonstrations import load_demonstrations
+from ..data.episodes import scan_videos
+from ..data.policy_data import PolicyDataset
+from ..evaluation import evaluate
+from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+from ..training.policy import finetune_policy, pretrain_policy
+from ..viz import plot_training_curves, save_figure
+from .config import DemoConfig
+from .paths import DemoPaths
+
+WITH, WITHOUT = "with_pretraining", "without_pretraining"
+
+
+def new_policy(config: DemoConfig, paths: DemoPaths, *, detach_skill: bool = True) -> HierarchicalPolicy:
+    """An untrained policy that fits the skill corpus."""
+    info = CorpusInfo.from_card(paths.latent_skills)
+    trunk = {"cameras": [config.camera], "image_size": config.image_size, **config.policy}
+    torch.manual_seed(config.seed)
+    return HierarchicalPolicy(
+        HierarchicalPolicyConfig(
+            high_config=dict(trunk),
+            low_config=dict(trunk),
+            skill_dim=info.skill_dims[config.skill_stage],
+            latent_dim=info.latent_dim,
+            stage=config.skill_stage,
+            detach_skill=detach_skill,
+        )
+    )
+
+
+def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Pretrains both levels on videos labelled with skills and latent actions."""
+    dataset = PolicyDataset.from_skill_corpus(
+        load_corpus(paths.latent_skills),
+        scan_videos(paths.videos(config), progress=False).episodes,
+        config.image_size,
+        config.skill_stage,
+        camera=config.camera,
+    )
+    result = pretrain_policy(
+        new_policy(config, paths), dataset, config.seeded(config.pretraining), output_dir=paths.pretraining
+    )
+    curves = {name: result.history[name] for name in ("skill_loss", "latent_action_loss")}
+    save_figure(plot_training_curves(curves), paths.figure("pretraining"))
+    last = {name: values[-1][1] for name, values in curves.items()}
+    return {
+        **last,
+        "detail": f"Of the labels' variance stay unexplained: skills {last['skill_loss']:.0%}, "
+        f"latent actions {last['latent_action_loss']:.0%}.",
+    }
+
+
+def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
+    """Fine-tunes the low level on the demonstrations; without pretraining both levels learn from them end to end."""
+    demonstrations = load_demonstrations(
+        paths.recordings, tasks=config.tasks, max_per_task=config.demonstrations_per_task
+    )
+    dataset = PolicyDataset.from_demonstrations(
+        demonstrations, config.image_size, config.chunk_size, root=paths.recordings, camera=config.camera
+    )
+    options = config.seeded(config.finetuning)
+    if arm == WITH:
+        policy = HierarchicalPolicy.from_pretrained(paths.pretraining / "policy")
+    else:
+        policy = new_policy(config, paths, detach_skill=False)
+        unit = torch.ones(policy.config.skill_dim)
+        policy.set_statistics(skills=(0 * unit, unit))
+        options.freeze_high_level = False
+    sizes = {"action_dim": dataset.episodes[0].actions.shape[1], "agent_pos_dim": dataset.episodes[0].agent_pos.shape[1]}
+    policy.prepare_for_finetuning(chunk_size=config.chunk_size, **sizes)
+    result = finetune_policy(policy, dataset, options, output_dir=paths.finetuning(arm))
+    save_figure(plot_training_curves({"action_loss": result.history["action_loss"]}), paths.figure(f"finetuning_{arm}"))
+    last = result.history["action_loss"][-1][1]
+    return {
+        "action_loss": last,
+        "steps": result.steps,
+        "demonstrations": len(demonstrations),
+        "detail": f"Action loss {last:.4f} after {result.steps} steps on {len(demonstrations)} demonstrations.",
+    }
+
+
+def roll_out(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
+    """Rolls a fine-tuned policy out from initial states that no demonstration started from."""
+    result = evaluate(
+        HierarchicalPolicy.from_pretrained(paths.finetuning(arm) / "policy").eval(),
+        config.tasks,
+        episodes_per_task=config.rollouts_per_task,
+        num_envs=config.num_workers,
+        seed=config.seed,
+        max_steps=config.max_steps,
+        camera=config.camera,
+        image_size=config.image_size,
+        out_dir=paths.evaluation(arm),
+        policy_name=paths.relative(paths.finetuning(arm) / "policy"),
+    )
+    return {
+        "overall": _success(result.overall),
+        "tasks": {task: _success(rate) for task, rate in result.tasks.items()},
+        "videos": [episode.video for episode in result.episodes if episode.video is not None],
+        "detail": "; ".join(f"{task} {rate.successes}/{rate.trials}" for task, rate in result.tasks.items()),
+    }
+
+
+def _success(rate: Any) -> dict[str, Any]:
+    low, high = rate.interval
+    return {"successes": rate.successes, "trials": rate.trials, "rate": rate.rate, "low": low, "high": high}

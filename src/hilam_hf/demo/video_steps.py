@@ -1,0 +1,190 @@
+"""The video half of the demo: videos to latent actions to skills. No step sees an action."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..data.corpora import CorpusInfo, latent_actions_array, load_corpus
+from ..data.demonstrations import load_demonstrations
+from ..data.episodes import Episode, scan_videos, split_episodes
+from ..data.extraction import extract_latent_actions, extract_skill_corpus
+from ..data.frames import FramePairDataset
+from ..envs import record_demonstrations
+from ..evaluation.hilam import evaluate_hilam
+from ..evaluation.lam import displacements, linear_probe, next_frame_errors
+from ..models.auto import AutoInverseDynamicsModel
+from ..models.hilam import HiLAMConfig, HiLAMModel
+from ..models.uniskill import (
+    RegressionFDM,
+    RegressionFDMConfig,
+    UniSkillIDM,
+    UniSkillIDMConfig,
+    UniSkillImageProcessorPil,
+)
+from ..training.hilam import train_hilam
+from ..training.lam import train_lam
+from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
+from .config import DemoConfig
+from .paths import DemoPaths
+from .timelines import draw_timeline
+
+EXAMPLES = 6
+
+
+def record(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Records the scripted experts: videos for pretraining, actions kept apart from them."""
+    summary = record_demonstrations(
+        paths.recordings,
+        config.tasks,
+        config.episodes_per_task,
+        seed=config.seed,
+        image_size=config.image_size,
+        camera=config.camera,
+        noise=config.expert_noise,
+        num_workers=config.num_workers,
+    )
+    return {"failures": list(summary.failures), "detail": str(summary)}
+
+
+def split_videos(config: DemoConfig, paths: DemoPaths) -> tuple[list[Episode], list[Episode], list[Any]]:
+    """Training episodes, held-out episodes, and files that were set aside."""
+    folder = scan_videos(paths.videos(config), min_frames=config.stride + 2)
+    training, held_out = split_episodes(folder.episodes, config.held_out_fraction, config.seed)
+    return training, held_out, folder.rejected
+
+
+def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Trains inverse and forward dynamics on pairs of frames and measures them on held-out episodes."""
+    training, held_out, rejected = split_videos(config, paths)
+    size = config.image_size
+    torch.manual_seed(config.seed)
+    idm = UniSkillIDM(UniSkillIDMConfig(image_size=size, **config.idm))
+    fdm = RegressionFDM(RegressionFDMConfig(image_size=size, latent_dim=idm.config.latent_dim, **config.fdm))
+    result = train_lam(
+        idm,
+        fdm,
+        FramePairDataset(training, size, stride=config.stride),
+        config.seeded(config.lam),
+        output_dir=paths.lam,
+        processor=UniSkillImageProcessorPil(size={"height": size, "width": size}),
+    )
+    save_figure(plot_training_curves({"loss": result.history["loss"]}), paths.figure("lam_training"))
+    pairs = FramePairDataset(held_out, size, stride=config.stride, progress=False)
+    shuffled = DataLoader(pairs, batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(config.seed))
+    errors = next_frame_errors(idm, fdm, ((batch["frames"], batch["next_frames"]) for batch in shuffled))
+    _draw_predictions(idm, fdm, pairs, paths.figure("next_frames"))
+    return {
+        "next_frame_error": errors.next_frame_error,
+        "copy_error": errors.copy_error,
+        "shuffled_error": errors.shuffled_error,
+        "error_vs_copy": errors.error_vs_copy,
+        "episodes": {"training": len(training), "held_out": len(held_out)},
+        "rejected": [{"path": video.path, "reason": video.reason} for video in rejected],
+        "detail": f"Next-frame error on {len(held_out)} held-out episodes: {errors.error_vs_copy:.0%} of copying's.",
+    }
+
+
+@torch.no_grad()
+def _draw_predictions(idm: Any, fdm: Any, pairs: FramePairDataset, path: Path) -> None:
+    """Figure 5: predicted next frames of evenly spaced held-out pairs."""
+    chosen = [pairs[index] for index in np.linspace(0, len(pairs) - 1, EXAMPLES + 2, dtype=int)[1:-1]]
+    current = torch.stack([pair["frames"] for pair in chosen]).float() / 255
+    target = torch.stack([pair["next_frames"] for pair in chosen]).float() / 255
+    predicted = fdm.predict(current, idm.encode(current, target))
+    save_figure(plot_next_frames(current, predicted, target, baseline=current), path)
+
+
+def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Writes the latent-action corpus; where true motion is known, probes the latent actions for it."""
+    training, held_out, _ = split_videos(config, paths)
+    idm = AutoInverseDynamicsModel.from_pretrained(paths.lam / "idm").eval()
+    extraction = extract_latent_actions(
+        idm,
+        [*training, *held_out],
+        paths.latent_actions,
+        root=paths.videos(config),
+        model_name=paths.relative(paths.lam / "idm"),
+        stride=config.stride,
+        validation_ids={episode.id for episode in held_out},
+        overwrite=True,
+    )
+    info = extraction.info
+    result: dict[str, Any] = {
+        "rejected": [{"path": video.path, "reason": video.reason} for video in extraction.rejected],
+        "detail": f"{info.num_latents} latent actions of {info.num_episodes} episodes.",
+    }
+    if config.videos is None:
+        probe = _probe(config, paths)
+        result |= {"probe_r2": probe.r2, "probe_r2_per_axis": list(probe.r2_per_dimension)}
+        result["detail"] += f" A linear probe finds the end-effector's displacement in them: R² {probe.r2:.2f}, held out."
+    return result
+
+
+def _probe(config: DemoConfig, paths: DemoPaths) -> Any:
+    """Linear probe from latent action to the end-effector's true displacement, fitted to train, measured on validation."""
+    positions = {
+        row["id"]: np.asarray(row["ee_position"])
+        for row in load_demonstrations(paths.recordings).select_columns(["id", "ee_position"])
+    }
+    arrays = []
+    for split in ("train", "validation"):
+        corpus = load_corpus(paths.latent_actions, split)
+        arrays.append(np.concatenate([latent_actions_array(corpus, row) for row in range(len(corpus))]))
+        arrays.append(displacements([positions[name] for name in corpus["id"]], config.stride))
+    return linear_probe(*arrays)
+
+
+def train_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Trains HiLAM on the latent-action corpus and measures it on the held-out episodes."""
+    info = CorpusInfo.from_card(paths.latent_actions)
+    torch.manual_seed(config.seed)
+    options = {"stride": config.stride, "skill_stage": config.skill_stage, **config.hilam_model}
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=info.latent_dim, **options))
+    result = train_hilam(
+        model, load_corpus(paths.latent_actions), info, config.seeded(config.hilam), output_dir=paths.hilam
+    )
+    curves = {name: result.history[name] for name in ("latent_loss", "ratio_loss")}
+    save_figure(plot_training_curves(curves), paths.figure("hilam_training"))
+    targets = {stage: 1 / ratio for stage, ratio in enumerate(model.config.target_ratios, start=1)}
+    rates = {stage: result.history[f"boundary_rates/{stage - 1}"] for stage in targets}
+    save_figure(plot_boundary_rates(rates, targets), paths.figure("boundary_rates"))
+    held_out = load_corpus(paths.latent_actions, "validation")
+    sequences = [torch.tensor(latent_actions_array(held_out, row)) for row in range(len(held_out))]
+    summary = evaluate_hilam(model, sequences)
+    return {
+        "next_latent_error": summary.next_latent_error,
+        "repeat_error": summary.repeat_error,
+        "error_vs_repeat": summary.error_vs_repeat,
+        "stages": [vars(stage) for stage in summary.stages],
+        "detail": f"Next-latent error {summary.error_vs_repeat:.0%} of repeating's; "
+        + ", ".join(f"stage {s.stage} boundary rate {s.boundary_rate:.2f} ({s.target_rate:.2f})" for s in summary.stages),
+    }
+
+
+def extract_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Writes the skill corpus and draws timelines of held-out episodes."""
+    info = CorpusInfo.from_card(paths.latent_actions)
+    splits = {split: load_corpus(paths.latent_actions, split) for split in info.splits}
+    extraction = extract_skill_corpus(
+        HiLAMModel.from_pretrained(paths.hilam / "hilam"),
+        splits,
+        info,
+        paths.latent_skills,
+        model_name=paths.relative(paths.hilam / "hilam"),
+        overwrite=True,
+    )
+    rows = load_corpus(paths.latent_skills, "validation")
+    drawn = np.unique(np.linspace(0, len(rows) - 1, config.timelines, dtype=int))
+    stages = sorted(extraction.info.skill_dims)
+    for number, row in enumerate(drawn):
+        save_figure(draw_timeline(rows[int(row)], stages, paths.videos(config)), paths.figure(f"timeline_{number}"))
+    segments = {str(stage): count for stage, count in extraction.info.segments.items()}
+    return {
+        "num_episodes": extraction.info.num_episodes,
+        "num_segments": segments,
+        "timelines": len(drawn),
+        "detail": "Segments: " + ", ".join(f"stage {stage}: {count}" for stage, count in segments.items()) + ".",
+    }

@@ -1,0 +1,59 @@
+"""Robot environments as gymnasium environments, with scripted experts and recorders.
+
+Names are imported when they are used: a worker process loads no more than its environment needs.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .experts import ScriptedExpert
+    from .metaworld import CAMERAS, MetaWorldEnv, make_env
+    from .metaworld_tasks import INSTRUCTIONS, instruction, normalize_task
+    from .recorder import RecordingSummary, record_demonstrations
+    from .rendering import RenderQuality, configure_rendering, renderer_provenance
+    from .workers import WorkerError
+
+_MODULES = {
+    "CAMERAS": "metaworld",
+    "INSTRUCTIONS": "metaworld_tasks",
+    "MetaWorldEnv": "metaworld",
+    "RecordingSummary": "recorder",
+    "RenderQuality": "rendering",
+    "ScriptedExpert": "experts",
+    "WorkerError": "workers",
+    "configure_rendering": "rendering",
+    "instruction": "metaworld_tasks",
+    "make_env": "metaworld",
+    "normalize_task": "metaworld_tasks",
+    "record_demonstrations": "recorder",
+    "renderer_provenance": "rendering",
+}
+
+__all__ = [
+    "CAMERAS",
+    "INSTRUCTIONS",
+    "MetaWorldEnv",
+    "RecordingSummary",
+    "RenderQuality",
+    "ScriptedExpert",
+    "WorkerError",
+    "configure_rendering",
+    "instruction",
+    "make_env",
+    "normalize_task",
+    "record_demonstrations",
+    "renderer_provenance",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

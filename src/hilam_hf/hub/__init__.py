@@ -1,0 +1,1 @@
+"""Cards for the Hub: what models and corpora say about themselves."""

@@ -1,0 +1,20 @@
+"""BAKU: a causal transformer over one token per modality, and the flat policy that acts with it."""
+
+from .acting import resize_frames
+from .chunk_execution import OpenLoop, TemporalAggregator
+from .configuration_baku import BakuConfig
+from .convert_baku import convert_published_state_dict, load_published_weights
+from .modeling_baku import BakuModel, BakuOutput
+from .policy_baku import BakuPolicy
+
+__all__ = [
+    "BakuConfig",
+    "BakuModel",
+    "BakuOutput",
+    "BakuPolicy",
+    "OpenLoop",
+    "TemporalAggregator",
+    "convert_published_state_dict",
+    "load_published_weights",
+    "resize_frames",
+]

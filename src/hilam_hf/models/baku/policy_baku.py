@@ -1,0 +1,137 @@
+"""The flat BAKU policy: observation and instruction to action chunks, with nothing in between."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from ..loading import StrictLoadingMixin
+from .acting import ActingMixin, PolicyInputs
+from .configuration_baku import BakuConfig
+from .modeling_baku import BakuModel, BakuOutput
+from .normalization import Normalizer
+
+Statistics = tuple[Tensor, Tensor]
+
+
+class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
+    """A [`BakuModel`] with the statistics of its data: the baseline that the paper compares with.
+
+    Example:
+        >>> policy = BakuPolicy(BakuConfig(cameras=["front"], action_dim=4))
+        >>> policy.set_statistics(actions=(-torch.ones(4), torch.ones(4)))
+        >>> action = policy.select_action({"pixels": {"front": frame}, "task": "open the drawer"})
+    """
+
+    config: BakuConfig
+    config_class = BakuConfig
+    base_model_prefix = "model"
+    main_input_name = "pixels"
+    supports_gradient_checkpointing = True
+    _supports_sdpa = True
+    _supports_flash_attn = True
+    _supports_attention_backend = True
+
+    def __init__(self, config: BakuConfig):
+        super().__init__(config)
+        self.model = BakuModel(config)
+        self.action_normalizer = Normalizer("actions", config.action_dim)
+        self.agent_pos_normalizer = optional_normalizer("agent_pos", config.proprioception_dim)
+        self._init_acting()
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, Normalizer):
+            module.init_weights()
+
+    def set_statistics(self, *, actions: Statistics | None = None, agent_pos: Statistics | None = None) -> None:
+        """Stores statistics of the training data.
+
+        Args:
+            actions: (minimum, maximum) per dimension, mapped to [-1, 1].
+            agent_pos: (mean, standard deviation) per dimension.
+
+        Raises:
+            ValueError: Statistics of another length, or for something that the policy does not have.
+        """
+        if actions is not None:
+            self.action_normalizer.set_min_max(*actions)
+        if agent_pos is not None:
+            require_normalizer("agent_pos", self.agent_pos_normalizer).set_mean_std(*agent_pos)
+
+    def forward(
+        self,
+        pixels: Mapping[str, Tensor],
+        language: Tensor | None = None,
+        agent_pos: Tensor | None = None,
+        actions: Tensor | None = None,
+        action_mask: Tensor | None = None,
+    ) -> BakuOutput:
+        """Predicts chunks, and the loss against `actions`.
+
+        Args:
+            pixels: (B, 3, S, S) or (B, T, 3, S, S) in [0, 1] for each camera.
+            language: (B, E) instruction vectors.
+            agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
+            actions: (B, Q, A) or (B, T, Q, A) in the environment's units.
+            action_mask: (B, Q) or (B, T, Q) true where an action is real rather than padding.
+
+        Returns:
+            The trunk's output, with `action_mean` (B, T, Q, A) in the environment's units.
+        """
+        output = self.model(
+            pixels={camera: add_step(frames, 5) for camera, frames in pixels.items()},
+            language=language,
+            agent_pos=self._normalized_agent_pos(add_step(agent_pos, 3)),
+            actions=None if actions is None else self.action_normalizer.normalize(add_step(actions, 4)),
+            action_mask=add_step(action_mask, 3),
+        )
+        output.action_mean = self.action_normalizer.denormalize(output.action_mean)
+        return output
+
+    def _normalized_agent_pos(self, agent_pos: Tensor | None) -> Tensor | None:
+        if agent_pos is None or self.agent_pos_normalizer is None:
+            return None
+        return self.agent_pos_normalizer.normalize(agent_pos)
+
+    def _acting_configs(self) -> list[BakuConfig]:
+        return [self.config]
+
+    def _action_normalizer(self) -> Normalizer:
+        return self.action_normalizer
+
+    def _predict_chunk(self, inputs: PolicyInputs) -> Tensor:
+        config = self.config
+        prompt, tokens = self.model.encode_observation(
+            pixels=inputs.frames(config),
+            language=None if config.language_dim is None else self.encode_language(inputs.tasks, config.language_dim),
+            agent_pos=self._normalized_agent_pos(add_step(inputs.agent_pos, 3)),
+        )
+        history = self._history("trunk", config.history)
+        history.append(tokens)
+        return history.last_step(self.model.decode(prompt, history.tokens)[0])
+
+
+def add_step(values: Tensor | None, ndim: int) -> Tensor | None:
+    """Inserts T = 1 after the batch dimension of values that come without it, `ndim` counting dimensions with it."""
+    return values[:, None] if values is not None and values.ndim == ndim - 1 else values
+
+
+def optional_normalizer(name: str, size: int | None) -> Normalizer | None:
+    """A normaliser where there is something to normalise."""
+    return None if size is None else Normalizer(name, size)
+
+
+def require_normalizer(name: str, normalizer: Normalizer | None) -> Normalizer:
+    """The normaliser.
+
+    Raises:
+        ValueError: The policy has none of that name.
+    """
+    if normalizer is None:
+        raise ValueError(f"This policy takes no {name}, so it has no statistics of it; leave {name} out.")
+    return normalizer

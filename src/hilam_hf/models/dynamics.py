@@ -1,0 +1,134 @@
+"""The two contracts that every latent action model keeps: inverse and forward dynamics.
+
+Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. Shapes: B batch, C channels,
+H and W pixels, T frames, D width of a latent action, k stride in frames.
+"""
+
+from abc import abstractmethod
+from collections.abc import Iterable, Iterator
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedModel
+
+from .loading import StrictLoadingMixin
+
+
+class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
+    """Infers the latent action between two frames, (I_t, I_{t+k}) -> z_t."""
+
+    @abstractmethod
+    def extract_features(self, frames: Tensor) -> Tensor:
+        """Per-frame features, the part of the work that does not depend on the other frame of a pair.
+
+        Args:
+            frames: (B, C, H, W) floats in [0, 1].
+
+        Returns:
+            (B, ...) features, to be paired by [`~InverseDynamicsModel.encode_features`].
+        """
+
+    @abstractmethod
+    def encode_features(self, features: Tensor, next_features: Tensor) -> Tensor:
+        """Latent actions (B, D) from the features of the first and the second frame of each pair."""
+
+    def encode(self, frames: Tensor, next_frames: Tensor) -> Tensor:
+        """Latent actions between paired frames.
+
+        Args:
+            frames: (B, C, H, W) floats in [0, 1], the frames I_t.
+            next_frames: (B, C, H, W) floats in [0, 1], the frames I_{t+k}.
+
+        Returns:
+            (B, D) latent actions.
+
+        Raises:
+            ValueError: If the two batches differ in shape, or frames aren't (B, C, H, W) floats of the model's size.
+        """
+        if frames.shape != next_frames.shape:
+            raise ValueError(
+                f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
+            )
+        features, next_features = self.extract_features(torch.cat([frames, next_frames])).chunk(2)
+        return self.encode_features(features, next_features)
+
+    def encode_video(self, frames: Tensor, stride: int = 1, batch_size: int = 128) -> Tensor:
+        """Latent actions of a whole video; each frame's features are computed once, not once a pair.
+
+        Args:
+            frames: (T, C, H, W) floats in [0, 1]; they may lie on another device than the model.
+            stride: k, the distance in frames between the two frames of a pair.
+            batch_size: Frames that are computed at a time.
+
+        Returns:
+            (T - k, D) latent actions on the model's device; row t belongs to frame t.
+
+        Raises:
+            ValueError: If `stride` is below 1 or the video has no pair of frames at this stride.
+        """
+        return torch.cat(list(self.encode_chunks(frames.split(batch_size), stride)))
+
+    @torch.no_grad()
+    def encode_chunks(self, chunks: Iterable[Tensor], stride: int = 1) -> Iterator[Tensor]:
+        """Latent actions of a video that comes piece by piece, in memory that does not grow with its length.
+
+        Args:
+            chunks: Consecutive pieces (N, C, H, W) of one video, floats in [0, 1].
+            stride: k, the distance in frames between the two frames of a pair.
+
+        Yields:
+            Consecutive pieces of the (T - k, D) latent actions.
+
+        Raises:
+            ValueError: If `stride` is below 1 or, at the end, the video had no pair of frames at this stride.
+        """
+        if stride < 1:
+            raise ValueError(f"stride must be at least 1 frame, got {stride}")
+        num_frames = 0
+        waiting: Tensor | None = None  # features of the last k frames, whose partners are still to come
+        for chunk in chunks:
+            num_frames += len(chunk)
+            features = self.extract_features(chunk.to(self.device, self.dtype))
+            if waiting is not None:
+                features = torch.cat([waiting, features])
+            if len(features) > stride:
+                yield self.encode_features(features[:-stride], features[stride:])
+            waiting = features[-stride:]
+        if num_frames <= stride:
+            raise ValueError(
+                f"a video of {num_frames} frames has no pair of frames {stride} apart; use a smaller stride or set it aside"
+            )
+
+
+class ForwardDynamicsModel(StrictLoadingMixin, PreTrainedModel):
+    """Predicts the frame to which a latent action leads, (I_t, z_t) -> I_{t+k}."""
+
+    @abstractmethod
+    def predict(self, frames: Tensor, latents: Tensor) -> Tensor:
+        """Predicted frames.
+
+        Args:
+            frames: (B, C, H, W) floats in [0, 1], the frames I_t.
+            latents: (B, D) latent actions in the units in which the inverse dynamics model gives them.
+
+        Returns:
+            (B, C, H, W) floats in [0, 1], the predictions of I_{t+k}.
+        """
+
+    @abstractmethod
+    def loss(self, frames: Tensor, latents: Tensor, next_frames: Tensor) -> Tensor:
+        """The model's training objective, a scalar, for I_t, z_t and the true I_{t+k}."""
+
+
+def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:
+    """Raises a ValueError unless `frames` are float (B, num_channels, image_size, image_size)."""
+    if not frames.is_floating_point():
+        raise ValueError(
+            f"frames must be floats in [0, 1], got {frames.dtype}; divide 8-bit frames by 255 or use the model's processor"
+        )
+    expected = (num_channels, image_size, image_size)
+    if frames.ndim != 4 or frames.shape[1:] != expected:
+        raise ValueError(
+            f"frames must have shape (B, {num_channels}, {image_size}, {image_size}), got {tuple(frames.shape)}; "
+            "resize them with the model's processor"
+        )

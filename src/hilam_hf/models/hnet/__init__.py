@@ -1,0 +1,30 @@
+"""H-Net: dynamic chunking and the recursive backbone, usable on their own."""
+
+from .configuration_hnet import HNetConfig
+from .dynamic_chunking import (
+    Chunks,
+    RoutingModule,
+    RoutingOutput,
+    chunk,
+    dechunk,
+    ema,
+    ratio_loss,
+)
+from .modeling_hnet import HNetModel, HNetOutput, HNetPreTrainedModel, HNetStageOutput
+from .packing import SequenceLayout
+
+__all__ = [
+    "Chunks",
+    "HNetConfig",
+    "HNetModel",
+    "HNetOutput",
+    "HNetPreTrainedModel",
+    "HNetStageOutput",
+    "RoutingModule",
+    "RoutingOutput",
+    "SequenceLayout",
+    "chunk",
+    "dechunk",
+    "ema",
+    "ratio_loss",
+]

@@ -1,0 +1,65 @@
+"""Strict loading: a checkpoint of another kind, or one that lacks weights, is an error instead of a warning."""
+
+from typing import Any
+
+from transformers import PreTrainedConfig
+
+# Options of `from_pretrained` that say where a checkpoint comes from, and so are needed to read its configuration, too.
+_SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
+
+
+class StrictLoadingMixin:
+    """Comes before `PreTrainedModel` in a model's bases."""
+
+    @classmethod
+    def from_pretrained(
+        cls,
+        pretrained_model_name_or_path: Any,
+        *model_args: Any,
+        strict: bool = True,
+        output_loading_info: bool = False,
+        **kwargs: Any,
+    ) -> Any:
+        """Loads a checkpoint as transformers does, except that nothing is left to chance.
+
+        Args:
+            pretrained_model_name_or_path: Hub id or folder.
+            *model_args: Passed on.
+            strict: Raise where weights are missing, left over or of another shape. False initialises what is missing, and
+                the loading report says what that was.
+            output_loading_info: Return `(model, info)`, where `info` lists those keys.
+            **kwargs: Passed on to transformers, e.g. `revision`, `dtype`, `device_map`.
+
+        Raises:
+            ValueError: If the checkpoint is of another model kind, or its weights don't fit (with `strict`).
+            OSError: If there is no such checkpoint.
+        """
+        if pretrained_model_name_or_path is not None and "config" not in kwargs:
+            source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
+            cls._check_kind(pretrained_model_name_or_path, source)
+        model, info = super().from_pretrained(  # type: ignore[misc]
+            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+        )
+        problems = [
+            f"{len(info[kind])} {kind.replace('_', ' ')} ({', '.join(sorted(map(str, info[kind]))[:3])}, ...)"
+            for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
+            if info[kind]
+        ]
+        if strict and problems:
+            raise ValueError(
+                f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {'; '.join(problems)}; "
+                "use a complete checkpoint, or pass strict=False to initialise what is missing"
+            )
+        return (model, info) if output_loading_info else model
+
+    @classmethod
+    def _check_kind(cls, name: Any, source: dict[str, Any]) -> None:
+        expected = cls.config_class.model_type  # type: ignore[attr-defined]
+        values, _ = PreTrainedConfig.get_config_dict(name, **source)
+        found = values.get("model_type")
+        # A folder with an adapter alone has no configuration; transformers then loads the base model that it names.
+        if values and found != expected:
+            raise ValueError(
+                f"{name} is a checkpoint of kind {found!r}, but {cls.__name__} takes {expected!r}; "
+                "give another checkpoint, or load this one with the class of its kind"
+            )

@@ -1,0 +1,152 @@
+"""Training configuration: a keyword-only dataclass that reads YAML files and `key=value` overrides."""
+
+import dataclasses
+import difflib
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, TypeVar, get_args, get_origin
+
+import yaml
+
+ConfigT = TypeVar("ConfigT")
+
+
+@dataclass(kw_only=True)
+class TrainingConfig:
+    """What one run of [`train`] needs besides the model and the data.
+
+    Attributes:
+        max_steps: Optimiser steps.
+        batch_size: Samples a step and process.
+        learning_rate: Peak learning rate of AdamW.
+        warmup_steps: Steps over which the learning rate rises linearly from zero.
+        schedule: How the learning rate goes on after the warm-up: "cosine" (to zero) or "constant".
+        weight_decay: AdamW's decoupled weight decay; biases, norms and other vectors are exempt.
+        max_grad_norm: Gradients are scaled down to at most this global norm.
+        gradient_accumulation_steps: Batches that make one optimiser step.
+        mixed_precision: "no", "fp16" or "bf16".
+        seed: Seeds the order of the samples and every random draw of the model.
+        num_workers: Processes that load samples; 0 loads in the training process.
+        log_every: Steps between two entries of the history.
+        save_every: Steps between two checkpoints; 0 saves none.
+        keep_checkpoints: Number of latest checkpoints that are kept.
+        tracker: Experiment tracker of accelerate ("tensorboard", "trackio", "wandb"), or None.
+    """
+
+    max_steps: int = 1000
+    batch_size: int = 32
+    learning_rate: float = 1e-3
+    warmup_steps: int = 50
+    schedule: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.01
+    max_grad_norm: float = 1.0
+    gradient_accumulation_steps: int = 1
+    mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    seed: int = 0
+    num_workers: int = 0
+    log_every: int = 10
+    save_every: int = 0
+    keep_checkpoints: int = 2
+    tracker: str | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("max_steps", "batch_size", "gradient_accumulation_steps", "log_every", "keep_checkpoints"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name} must be at least 1, got {getattr(self, name)}")
+        for name in ("learning_rate", "max_grad_norm"):
+            if getattr(self, name) <= 0:
+                raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
+        for name in ("warmup_steps", "weight_decay", "num_workers", "save_every"):
+            if getattr(self, name) < 0:
+                raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+
+
+def load_config(
+    config_class: type[ConfigT], path: str | Path | None = None, overrides: Sequence[str] = ()
+) -> ConfigT:
+    """Makes a configuration from its defaults, a YAML file and overrides, the later winning.
+
+    Args:
+        config_class: The dataclass to make; nested dataclasses are nested mappings in YAML and `outer.inner=value` in
+            overrides.
+        path: A YAML file, or None.
+        overrides: Entries like "learning_rate=3e-4"; values are read as YAML.
+
+    Raises:
+        ValueError: For an unknown key (naming the nearest known one), a value of another type, or malformed YAML.
+        FileNotFoundError: If `path` does not exist.
+    """
+    values: dict[str, Any] = {}
+    if path is not None:
+        try:
+            values = yaml.safe_load(Path(path).read_text()) or {}
+        except yaml.YAMLError as error:
+            raise ValueError(f"{path} is not valid YAML: {error}") from error
+        if not isinstance(values, dict):
+            raise ValueError(f"{path} must hold a mapping of options, got {type(values).__name__}")
+    for override in overrides:
+        key, separator, text = override.partition("=")
+        if not separator:
+            raise ValueError(f"an override looks like key=value, got {override!r}")
+        _set_nested(values, key.split("."), _parse_scalar(text))
+    return _from_mapping(config_class, values, str(path) if path is not None else "the options")
+
+
+def _parse_scalar(text: str) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"cannot read the value {text!r}: {error}") from error
+    return value
+
+
+def _set_nested(values: dict[str, Any], keys: list[str], value: Any) -> None:
+    for key in keys[:-1]:
+        values = values.setdefault(key, {})
+        if not isinstance(values, dict):
+            raise ValueError(f"option {key!r} has no options inside it")
+    values[keys[-1]] = value
+
+
+def _from_mapping(config_class: type[ConfigT], values: Mapping[str, Any], where: str) -> ConfigT:
+    hints = typing.get_type_hints(config_class)
+    names = [field.name for field in dataclasses.fields(config_class)]  # type: ignore[arg-type]
+    arguments = {}
+    for key, value in values.items():
+        if key not in names:
+            nearest = difflib.get_close_matches(str(key), names, n=1)
+            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(names)}"
+            raise ValueError(f"unknown option {key!r} in {where}{hint}")
+        arguments[key] = _convert(hints[key], value, key, where)
+    return config_class(**arguments)
+
+
+def _convert(hint: Any, value: Any, key: str, where: str) -> Any:
+    """Checks `value` against a type hint; turns mappings into dataclasses, whole numbers and "1e-4" into floats."""
+    origin = get_origin(hint)
+    if dataclasses.is_dataclass(hint) and isinstance(value, Mapping):
+        return _from_mapping(hint, value, f"{where}: {key}")  # type: ignore[arg-type]
+    if origin in (types.UnionType, typing.Union):
+        if value is None and type(None) in get_args(hint):
+            return None
+        options = [option for option in get_args(hint) if option is not type(None)]
+        return _convert(options[0], value, key, where) if len(options) == 1 else value
+    if origin is Literal:
+        # YAML reads an unquoted `no` as false.
+        value = "no" if value is False else value
+        if value not in get_args(hint):
+            raise ValueError(f"option {key!r} must be one of {', '.join(map(str, get_args(hint)))}, got {value!r}")
+        return value
+    if hint is float and isinstance(value, (int, str)) and not isinstance(value, bool):
+        # YAML 1.1 reads "1e-4", without a dot, as a string.
+        try:
+            return float(value)
+        except ValueError:
+            pass
+    expected = origin or hint
+    if isinstance(expected, type) and (not isinstance(value, expected) or (isinstance(value, bool) and hint is int)):
+        raise ValueError(f"option {key!r} must be {getattr(hint, '__name__', hint)}, got {value!r}")
+    return value

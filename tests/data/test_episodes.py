@@ -1,0 +1,199 @@
+import json
+import random
+from pathlib import Path
+
+import pytest
+
+from hilam_hf.data import Episode, resolve_stride, scan_videos, split_episodes
+from tests.data.conftest import MakeVideo
+
+
+def write_metadata(folder: Path, *rows: dict | str) -> Path:
+    file = folder / "metadata.jsonl"
+    file.write_text("".join((row if isinstance(row, str) else json.dumps(row)) + "\n" for row in rows))
+    return file
+
+
+def scan(folder: Path, **options):
+    return scan_videos(folder, progress=False, **options)
+
+
+def test_mixed_folder(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("b/two.mp4", num_frames=5, fps=10)
+    make_video("a/one.webm", num_frames=8, fps=25, height=32, width=40)
+    make_video("three.AVI".lower(), num_frames=3, fps=5)
+    root = tmp_path / "videos"
+    (root / "three.avi").rename(root / "three.AVI")
+    (root / "notes.txt").write_text("not a video")
+    found = scan(root)
+    assert [episode.id for episode in found.episodes] == ["a/one", "b/two", "three"]
+    one = found.episodes[0]
+    assert (one.num_frames, one.fps, one.height, one.width) == (8, 25.0, 32, 40)
+    assert (one.language, one.source, one.metadata) == (None, None, {})
+    assert one.path == str(root / "a/one.webm")
+    assert found.rejected == [] and len(found) == 3
+
+
+def test_metadata_describes_and_overrides_the_rate(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("x/one.mp4", fps=10)
+    make_video("two.mp4", fps=10)
+    root = tmp_path / "videos"
+    row = {"file_name": "x/one.mp4", "language": "open it", "source": "toy", "fps": 15, "verb": "open"}
+    write_metadata(root, row, "", {"file_name": "./two.mp4", "language": None})
+    two, one = scan(root).episodes
+    assert (one.language, one.source, one.fps, one.metadata) == ("open it", "toy", 15.0, {"verb": "open"})
+    assert (two.id, two.language, two.fps) == ("two", None, 10.0)
+
+
+def test_metadata_below_the_folder(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("x/y/one.mp4")
+    write_metadata(tmp_path / "videos" / "x", {"file_name": "y/one.mp4", "language": "go"})
+    assert scan(tmp_path / "videos").episodes[0].language == "go"
+
+
+def test_bad_files_are_set_aside(tmp_path: Path, make_video: MakeVideo) -> None:
+    root = tmp_path / "videos"
+    make_video("good.mp4")
+    make_video("single.mp4", num_frames=1)
+    cut = make_video("cut.mp4")
+    cut.write_bytes(cut.read_bytes()[:-100])
+    (root / "empty.mov").touch()
+    (root / "text.webm").write_text("hello " * 100)
+    (root / "old.wmv").write_bytes(b"123")
+    write_metadata(root, {"file_name": "gone.mp4"}, {"file_name": "../outside.mp4"}, {"file_name": "old.wmv"})
+    found = scan(root)
+    assert [episode.id for episode in found.episodes] == ["good"]
+    reasons = {}
+    for item in found.rejected:
+        reasons.setdefault(item.path.removeprefix(f"{root}/"), []).append(item.reason)
+    assert set(reasons) == {"single.mp4", "cut.mp4", "empty.mov", "text.webm", "old.wmv", "gone.mp4", "../outside.mp4"}
+    assert "1 frame; at least 2" in reasons["single.mp4"][0]
+    assert "truncated" in reasons["cut.mp4"][0]
+    assert "empty (0 bytes)" in reasons["empty.mov"][0]
+    assert "not a video" in reasons["text.webm"][0]
+    assert any("convert it" in reason for reason in reasons["old.wmv"])
+    assert "line 1, but there is no such file" in reasons["gone.mp4"][0]
+    assert "outside the folder" in reasons["../outside.mp4"][0]
+    assert [item.path for item in found.rejected] == sorted(item.path for item in found.rejected)
+
+
+def test_min_frames(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("a.mp4", num_frames=5)
+    make_video("b.mp4", num_frames=6)
+    found = scan(tmp_path / "videos", min_frames=6)
+    assert [episode.id for episode in found.episodes] == ["b"]
+    assert "5 frames; at least 6" in found.rejected[0].reason
+
+
+def test_check_all_finds_damage_in_the_middle(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("good.mp4")
+    bad = make_video("bad.mp4", num_frames=40)
+    content = bytearray(bad.read_bytes())
+    start = content.index(b"mdat") + 4
+    middle = start + int.from_bytes(content[start - 8 : start - 4], "big") // 2
+    content[middle - 150 : middle + 150] = b"\xff" * 300
+    bad.write_bytes(content)
+    found = scan(tmp_path / "videos", check="all")
+    assert [episode.id for episode in found.episodes] == ["good"]
+    assert "cannot be decoded" in found.rejected[0].reason
+    with pytest.raises(ValueError, match='expected "ends" or "all"'):
+        scan(tmp_path / "videos", check="some")
+
+
+def test_same_name_with_two_suffixes_keeps_ids_unique(tmp_path: Path, make_video: MakeVideo) -> None:
+    for name in ("a.mp4", "a.webm", "b.mp4"):
+        make_video(name)
+    assert [episode.id for episode in scan(tmp_path / "videos").episodes] == ["a.mp4", "a.webm", "b"]
+
+
+def test_order_does_not_depend_on_the_file_system(tmp_path: Path, make_video: MakeVideo) -> None:
+    names = [f"{letter}/{number}.mp4" for letter in "cab" for number in (2, 10, 1)]
+    for name in names:
+        make_video(name, num_frames=2)
+    ids = [episode.id for episode in scan(tmp_path / "videos", num_workers=3).episodes]
+    assert ids == sorted(name.removesuffix(".mp4") for name in names)
+
+
+@pytest.mark.parametrize("content", [None, "notes.txt"])
+def test_no_videos(tmp_path: Path, content: str | None) -> None:
+    if content:
+        (tmp_path / content).write_text("x")
+    with pytest.raises(ValueError, match=r"no videos here; expected files ending in \.mp4, \.webm, \.avi, \.mov"):
+        scan(tmp_path)
+
+
+def test_nothing_usable_says_why(tmp_path: Path) -> None:
+    (tmp_path / "a.mp4").touch()
+    with pytest.raises(ValueError, match=r"none of the 1 videos here can be used .*a\.mp4: it is empty"):
+        scan(tmp_path)
+
+
+def test_missing_folder_and_file_instead_of_folder(tmp_path: Path, make_video: MakeVideo) -> None:
+    with pytest.raises(FileNotFoundError, match="nowhere"):
+        scan(tmp_path / "nowhere")
+    with pytest.raises(ValueError, match="expected a folder of videos, got a file"):
+        scan(make_video())
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("{broken", "line 2: this is not JSON"),
+        ("[1, 2]", "line 2: expected a JSON object"),
+        ('{"language": "x"}', 'line 2: expected a JSON object with "file_name"'),
+        ('{"file_name": "b.mp4", "language": 3}', "line 2: language: got 3"),
+        ('{"file_name": "b.mp4", "fps": 0}', "line 2: fps: got 0"),
+        ('{"file_name": "b.mp4", "fps": "fast"}', "line 2: fps: got 'fast'"),
+        ('{"file_name": "b.mp4", "fps": NaN}', "line 2: fps: got nan"),
+        ('{"file_name": "sub/../clip.mp4"}', "line 2: .*already described at .*line 1"),
+    ],
+)
+def test_malformed_metadata(tmp_path: Path, make_video: MakeVideo, line: str, message: str) -> None:
+    make_video("clip.mp4")
+    write_metadata(tmp_path / "videos", {"file_name": "clip.mp4"}, line)
+    with pytest.raises(ValueError, match=rf"metadata\.jsonl, {message}"):
+        scan(tmp_path / "videos")
+
+
+def fake_episodes(count: int) -> list[Episode]:
+    return [Episode(f"e{i:03d}", f"{i}.mp4", None, None, 10.0, 5, 8, 8) for i in range(count)]
+
+
+def test_split_is_a_deterministic_partition() -> None:
+    episodes = fake_episodes(50)
+    train, held_out = split_episodes(episodes, 0.2, seed=3)
+    assert len(held_out) == 10 and len(train) == 40
+    assert sorted([*train, *held_out], key=lambda e: e.id) == episodes
+    assert train == sorted(train, key=lambda e: e.id)
+    shuffled = random.Random(0).sample(episodes, 50)
+    assert {e.id for e in split_episodes(shuffled, 0.2, seed=3)[1]} == {e.id for e in held_out}
+    assert {e.id for e in split_episodes(episodes, 0.2, seed=4)[1]} != {e.id for e in held_out}
+
+
+def test_split_moves_little_when_an_episode_is_added() -> None:
+    before = {e.id for e in split_episodes(fake_episodes(50), 0.2)[1]}
+    after = {e.id for e in split_episodes(fake_episodes(51), 0.2)[1]}
+    assert len(before - after) <= 1
+
+
+@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.01, 1), (3, 0.99, 2), (10, 0.0, 0), (10, 0.25, 2)])
+def test_split_sizes(count: int, fraction: float, expected: int) -> None:
+    train, held_out = split_episodes(fake_episodes(count), fraction)
+    assert (len(train), len(held_out)) == (count - expected, expected)
+
+
+def test_split_rejects() -> None:
+    with pytest.raises(ValueError, match="held_out_fraction"):
+        split_episodes(fake_episodes(3), 1.0)
+    with pytest.raises(ValueError, match="at least 2 episodes"):
+        split_episodes(fake_episodes(1), 0.5)
+
+
+def test_resolve_stride() -> None:
+    assert resolve_stride(30, seconds=0.5) == 15
+    assert resolve_stride(15, seconds=0.5) == 8
+    assert resolve_stride(10, seconds=0.01) == 1
+    assert resolve_stride(10, frames=4) == 4
+    for options in ({}, {"frames": 1, "seconds": 1.0}, {"frames": 0}, {"seconds": 0.0}, {"seconds": float("nan")}):
+        with pytest.raises(ValueError, match="stride"):
+            resolve_stride(10, **options)

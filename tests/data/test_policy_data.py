@@ -1,0 +1,164 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader
+
+from hilam_hf.data import (
+    CorpusInfo,
+    DemonstrationWriter,
+    PolicyDataset,
+    collate_policy,
+    load_corpus,
+    load_demonstrations,
+    scan_videos,
+    write_skill_corpus,
+)
+from tests.data.conftest import MakeVideo, frame_numbers, numbered_frames
+
+STRIDE = 2
+
+
+@pytest.fixture
+def episodes(tmp_path: Path, make_video: MakeVideo):
+    make_video("a.mp4", num_frames=8)
+    make_video("b.mp4", num_frames=5)
+    make_video("unused.mp4", num_frames=4)
+    return scan_videos(tmp_path / "videos", progress=False).episodes
+
+
+@pytest.fixture
+def corpus(tmp_path: Path):
+    def row(name: str, num_frames: int, boundaries: list[int], **extra) -> dict:
+        num_latents = num_frames - STRIDE
+        return {
+            "id": name,
+            "fps": 10,
+            "num_frames": num_frames,
+            "latent_actions": np.arange(num_latents)[:, None] + np.array([0.0, 0.5]),
+            "stage1_boundaries": np.ones(num_latents, dtype=bool),
+            "stage1_skills": np.zeros((num_latents, 3)),
+            "stage2_boundaries": np.array(boundaries, dtype=bool),
+            "stage2_skills": 100.0 * np.arange(1, sum(boundaries) + 1)[:, None].repeat(4, axis=1),
+            **extra,
+        }
+
+    # The corpus has its own order, unlike the folder's.
+    rows = [row("b", 5, [1, 0, 1], language="close it"), row("a", 8, [1, 0, 0, 1, 0, 0])]
+    write_skill_corpus(tmp_path / "corpus", rows, info=CorpusInfo(model="m", latent_dim=2, stride=STRIDE))
+    return load_corpus(tmp_path / "corpus", cache_dir=tmp_path / "arrow")
+
+
+@pytest.mark.parametrize("cache_bytes", [10**9, 0])
+def test_samples_of_a_skill_corpus(corpus, episodes, cache_bytes: int) -> None:
+    dataset = PolicyDataset.from_skill_corpus(
+        corpus, episodes, 16, 2, camera="front", cache_bytes=cache_bytes, progress=False
+    )
+    samples = [dataset[i] for i in range(len(dataset))]
+    assert dataset.store.in_memory == (cache_bytes > 0)
+    assert [(s["episode"], s["index"]) for s in samples] == [(0, t) for t in range(3)] + [(1, t) for t in range(6)]
+    assert frame_numbers(torch.stack([s["pixels"]["front"] for s in samples])) == [0, 1, 2, 0, 1, 2, 3, 4, 5]
+    assert [s["skill"][0].item() for s in samples] == [100, 100, 200, 100, 100, 100, 200, 200, 200]
+    assert [s["latent_action"].tolist() for s in samples[:2]] == [[0.0, 0.5], [1.0, 1.5]]
+    assert [s["language"] for s in samples] == ["close it"] * 3 + [""] * 6
+    assert dataset.instructions == ["", "close it"]
+    assert set(samples[0]) == {"pixels", "language", "episode", "index", "latent_action", "skill"}
+    assert samples[0]["skill"].shape == (4,) and samples[0]["skill"].dtype == torch.float32
+
+
+def test_frames_follow_the_indices_of_the_corpus(tmp_path: Path, episodes) -> None:
+    row = {
+        "id": "a",
+        "fps": 10,
+        "num_frames": 8,
+        "latent_actions": np.zeros((2, 2)),
+        "frame_indices": [1, 5],
+        "stage1_boundaries": [True, False],
+        "stage1_skills": np.zeros((1, 3)),
+    }
+    write_skill_corpus(tmp_path / "c", [row], info=CorpusInfo(model="m", latent_dim=2, stride=STRIDE))
+    corpus = load_corpus(tmp_path / "c", cache_dir=tmp_path / "arrow")
+    dataset = PolicyDataset.from_skill_corpus(corpus, episodes, 16, stage=1, progress=False)
+    assert frame_numbers(torch.stack([dataset[i]["pixels"]["pixels"] for i in range(2)])) == [1, 5]
+
+
+def test_corpus_and_videos_must_fit(corpus, episodes) -> None:
+    with pytest.raises(ValueError, match="1 of 2 episodes of the corpus have no video, for one 'b'"):
+        PolicyDataset.from_skill_corpus(corpus, [e for e in episodes if e.id != "b"], 16, progress=False)
+    with pytest.raises(ValueError, match="stage 3: not in the corpus"):
+        PolicyDataset.from_skill_corpus(corpus, episodes, 16, stage=3, progress=False)
+
+
+@pytest.fixture
+def demonstrations(tmp_path: Path) -> Path:
+    with DemonstrationWriter(tmp_path / "demos") as writer:
+        for number, length in enumerate((4, 3)):
+            writer.add(
+                f"task/e{number}",
+                task="task",
+                language=f"do {number}",
+                fps=10,
+                frames=numbered_frames(length),
+                actions=np.arange(length)[:, None] + np.array([0.0, 10.0]) + 100 * number,
+                agent_pos=np.arange(length)[:, None] * np.ones(3),
+                ee_position=np.zeros((length, 3)),
+                success=True,
+            )
+    return tmp_path / "demos"
+
+
+def from_demonstrations(root: Path, **options) -> PolicyDataset:
+    return PolicyDataset.from_demonstrations(load_demonstrations(root), 16, root=root, progress=False, **options)
+
+
+def test_samples_of_demonstrations(demonstrations: Path) -> None:
+    dataset = from_demonstrations(demonstrations, chunk_size=3)
+    samples = [dataset[i] for i in range(len(dataset))]
+    assert frame_numbers(torch.stack([s["pixels"]["pixels"] for s in samples])) == [0, 1, 2, 3, 0, 1, 2]
+    assert [s["actions"][:, 0].tolist() for s in samples] == [
+        [0, 1, 2],
+        [1, 2, 3],
+        [2, 3, 3],
+        [3, 3, 3],
+        [100, 101, 102],
+        [101, 102, 102],
+        [102, 102, 102],
+    ]
+    assert [s["action_mask"].tolist() for s in samples[:4]] == [
+        [True, True, True],
+        [True, True, True],
+        [True, True, False],
+        [True, False, False],
+    ]
+    assert samples[2]["agent_pos"].tolist() == [2, 2, 2] and samples[2]["actions"].shape == (3, 2)
+    assert [s["language"] for s in samples] == ["do 0"] * 4 + ["do 1"] * 3
+    assert set(samples[0]) == {"pixels", "language", "episode", "index", "agent_pos", "actions", "action_mask"}
+
+
+def test_chunk_longer_than_the_episode(demonstrations: Path) -> None:
+    sample = from_demonstrations(demonstrations, chunk_size=10)[4]
+    assert sample["action_mask"].tolist() == [True] * 3 + [False] * 7
+    assert sample["actions"][3:, 0].tolist() == [102] * 7
+
+
+def test_policy_data_errors(demonstrations: Path) -> None:
+    with pytest.raises(ValueError, match="chunk_size: got 0"):
+        from_demonstrations(demonstrations, chunk_size=0)
+    dataset = from_demonstrations(demonstrations, chunk_size=2)
+    for item in (-1, 7):
+        with pytest.raises(IndexError):
+            dataset[item]
+    (demonstrations / "videos/task/e0.mp4").unlink()
+    with pytest.raises(FileNotFoundError, match=r"e0\.mp4"):
+        from_demonstrations(demonstrations, chunk_size=2)
+
+
+def test_batches(demonstrations: Path) -> None:
+    loader = DataLoader(from_demonstrations(demonstrations, chunk_size=2), batch_size=5, collate_fn=collate_policy)
+    first, last = loader
+    assert first["pixels"]["pixels"].shape == (5, 3, 16, 16) and first["pixels"]["pixels"].dtype == torch.uint8
+    assert first["language"] == ["do 0"] * 4 + ["do 1"]
+    assert first["actions"].shape == (5, 2, 2) and first["action_mask"].dtype == torch.bool
+    assert first["agent_pos"].shape == (5, 3)
+    assert first["episode"].tolist() == [0, 0, 0, 0, 1] and last["index"].tolist() == [1, 2]
