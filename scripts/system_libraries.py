@@ -1,4 +1,4 @@
-"""Make sure that the libraries which pip cannot bring are there: FFmpeg for torchcodec, EGL or OSMesa for MuJoCo.
+"""Make sure that the libraries which pip cannot bring are there: FFmpeg and libpython for torchcodec, EGL for MuJoCo.
 
 Looks for the libraries themselves, whatever put them there. What is missing is installed with apt-get where that needs
 no password (as root), and is otherwise named with the one line that installs it; the exit status is then 1.
@@ -115,8 +115,11 @@ def requirements(system: str) -> list[Requirement]:
     )
     if system != "Linux":
         return [ffmpeg]
+    python = f"libpython{sys.version_info.major}.{sys.version_info.minor}"
     return [
         ffmpeg,
+        # Debian's own Python does without it; torchcodec's wheels are linked against it.
+        Requirement(f"Python's shared library {python}.so.1.0 (video)", lambda: loads(f"{python}.so.1.0"), (python,)),
         Requirement(
             "EGL or OSMesa (drawing without a screen)", headless_renderer_loads, ("libegl1", "libgl1", "libosmesa6")
         ),
@@ -142,9 +145,9 @@ def install_line(absent: Sequence[Requirement], system: str, has_apt: bool) -> s
 def apt_install(packages: Sequence[str]) -> None:
     """Install Debian packages without asking anything; needs root."""
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
-    subprocess.run(["apt-get", "update", "-qq"], check=True, env=environment)
-    command = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", "-o", "Dpkg::Use-Pty=0", *packages]
-    subprocess.run(command, check=True, env=environment, stdout=subprocess.DEVNULL)
+    install = ["apt-get", "install", "-y", "-qq", "--no-install-recommends", *packages]
+    for command in (["apt-get", "update", "-qq"], install):
+        subprocess.run(command, check=True, env=environment, capture_output=True, text=True)
 
 
 def ensure(system: str | None = None) -> int:
@@ -165,7 +168,7 @@ def ensure(system: str | None = None) -> int:
         try:
             apt_install(packages)
         except subprocess.CalledProcessError as error:
-            print(f"{' '.join(error.cmd)} failed (exit status {error.returncode}).", file=sys.stderr)
+            print(f"{error.stderr}{' '.join(error.cmd)} failed (exit status {error.returncode}).", file=sys.stderr)
         absent = missing(absent)
         if not absent:
             return 0

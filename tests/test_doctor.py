@@ -110,6 +110,19 @@ def test_video_without_ffmpeg_fails_with_the_remedy(monkeypatch: pytest.MonkeyPa
     assert "ffmpeg" in check.remedy
 
 
+def test_video_names_a_missing_libpython(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken() -> tuple[float, str]:
+        raise RuntimeError(
+            "Could not load libtorchcodec. Likely causes:\nFFmpeg version 6:\nOSError: libavutil.so.58: cannot open "
+            "shared object file\nFFmpeg version 5:\nOSError: libpython3.11.so.1.0: cannot open shared object file"
+        )
+
+    monkeypatch.setattr(doctor, "_video_round_trip", broken)
+    check = doctor.check_video()
+    assert check.detail == "torchcodec needs libpython3.11.so"
+    assert check.remedy.endswith("apt-get install -y libpython3.11")
+
+
 def test_video_that_decodes_wrong_colours_fails(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(doctor, "_video_round_trip", lambda: (60.0, "5.1"))
     assert doctor.check_video().status == "fail"

@@ -10,26 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from ._auto_registration import register_with_transformers
 
-__version__ = version("hilam-hf")
-
-_EXPORTS = {
-    "hilam_hf.models.auto": ("AutoForwardDynamicsModel", "AutoInverseDynamicsModel"),
-    "hilam_hf.models.hnet": ("HNetConfig", "HNetModel"),
-    "hilam_hf.models.hilam": ("HiLAMConfig", "HiLAMModel", "SkillExtraction"),
-    "hilam_hf.models.uniskill": (
-        "RegressionFDM",
-        "RegressionFDMConfig",
-        "UniSkillIDM",
-        "UniSkillIDMConfig",
-        "UniSkillImageProcessorPil",
-    ),
-    "hilam_hf.models.baku": ("BakuConfig", "BakuPolicy"),
-    "hilam_hf.models.hierarchical": ("HierarchicalPolicy", "HierarchicalPolicyConfig"),
-}
-_MODULE_OF = {name: module for module, names in _EXPORTS.items() for name in names}
-
-__all__ = ["__version__", *sorted(_MODULE_OF)]  # noqa: PLE0604
-
+# For type checkers and editors, which do not see names that are imported when used.
 if TYPE_CHECKING:
     from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
     from .models.baku import BakuConfig, BakuPolicy
@@ -44,11 +25,52 @@ if TYPE_CHECKING:
         UniSkillImageProcessorPil,
     )
 
+__version__ = version("hilam-hf")
+
+_MODULES = {
+    "AutoForwardDynamicsModel": "models.auto",
+    "AutoInverseDynamicsModel": "models.auto",
+    "BakuConfig": "models.baku",
+    "BakuPolicy": "models.baku",
+    "HNetConfig": "models.hnet",
+    "HNetModel": "models.hnet",
+    "HiLAMConfig": "models.hilam",
+    "HiLAMModel": "models.hilam",
+    "HierarchicalPolicy": "models.hierarchical",
+    "HierarchicalPolicyConfig": "models.hierarchical",
+    "RegressionFDM": "models.uniskill",
+    "RegressionFDMConfig": "models.uniskill",
+    "SkillExtraction": "models.hilam",
+    "UniSkillIDM": "models.uniskill",
+    "UniSkillIDMConfig": "models.uniskill",
+    "UniSkillImageProcessorPil": "models.uniskill",
+}
+
+__all__ = [
+    "AutoForwardDynamicsModel",
+    "AutoInverseDynamicsModel",
+    "BakuConfig",
+    "BakuPolicy",
+    "HNetConfig",
+    "HNetModel",
+    "HiLAMConfig",
+    "HiLAMModel",
+    "HierarchicalPolicy",
+    "HierarchicalPolicyConfig",
+    "RegressionFDM",
+    "RegressionFDMConfig",
+    "SkillExtraction",
+    "UniSkillIDM",
+    "UniSkillIDMConfig",
+    "UniSkillImageProcessorPil",
+    "__version__",
+]
+
 
 def __getattr__(name: str) -> Any:
-    if name not in _MODULE_OF:
+    if name not in _MODULES:
         raise AttributeError(f"module 'hilam_hf' has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULE_OF[name]), name)
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
 
 
 def __dir__() -> list[str]:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from huggingface_hub.errors import StrictDataclassError
 
 app = typer.Typer(
     help="Hierarchical latent actions: from action-free video to latent actions, skills and robot policies.",
@@ -31,6 +32,7 @@ Device = Annotated[str, typer.Option(help="Device to compute on: cpu, cuda, mps,
 Tasks = Annotated[str, typer.Option(help="Comma-separated Meta-World tasks.")]
 
 DEMO_TASKS = "drawer-open,door-open,button-press-topdown"
+CAMERA = "workspace"
 
 
 def main() -> None:
@@ -38,7 +40,7 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         app()
-    except (ValueError, OSError, ImportError) as error:
+    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         if os.environ.get("HILAM_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
@@ -51,7 +53,9 @@ def main() -> None:
 @app.command()
 def demo(
     out: Out = Path("hilam-demo"),
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated Meta-World tasks instead of the three usual ones.")] = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated Meta-World tasks instead of the three usual ones.")
+    ] = None,
     videos: Annotated[
         Path | None, typer.Option(help="Run the video half on this folder of videos instead; needs no simulator.")
     ] = None,
@@ -94,7 +98,7 @@ def record(
     tasks: Tasks = DEMO_TASKS,
     episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 30,
     image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
-    camera: Annotated[str, typer.Option(help="Camera to record.")] = "corner2",
+    camera: Annotated[str, typer.Option(help="Camera to record.")] = CAMERA,
     quality: Annotated[str, typer.Option(help="Rendering quality, fast or full.")] = "fast",
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise on the expert's actions.")] = 0.1,
     workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
@@ -205,7 +209,7 @@ def evaluate(
     seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
     num_envs: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
     max_steps: Annotated[int, typer.Option(help="Control steps after which an episode has failed.")] = 200,
-    camera: Annotated[str, typer.Option(help="Camera that the policy sees.")] = "corner2",
+    camera: Annotated[str, typer.Option(help="Camera that the policy sees.")] = CAMERA,
     image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
     videos_per_task: Annotated[int, typer.Option(help="Episodes of each task to film.")] = 1,
     device: Device = "auto",
@@ -300,6 +304,88 @@ def train_hilam_command(
         model = HiLAMModel(HiLAMConfig.preset(preset, latent_dim=info.latent_dim, stride=info.stride or 1))
     train_hilam(model, load_corpus(corpus), info, options, output_dir=out, resume=resume)
     print(f"model in {out}/hilam")
+
+
+@train_app.command("policy")
+def train_policy_command(
+    corpus: Annotated[str, typer.Argument(help="Latent-skill corpus: folder or Hub id.")],
+    videos: Annotated[Path, typer.Option(help="Folder of the videos that the corpus was made from.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    stage: Annotated[int, typer.Option(help="Stage whose skills the high-level policy predicts.")] = 2,
+    camera: Annotated[str, typer.Option(help="Name of the camera that the videos show.")] = CAMERA,
+    image_size: Annotated[int, typer.Option(help="Side of the frames that the policy sees.")] = 64,
+    resume: Resume = False,
+) -> None:
+    """Pretrain a hierarchical policy on videos labelled with skills and latent actions.
+
+    [bold]Example:[/bold] hilam train policy latent-skills --videos videos --out pretrained max_steps=2000
+    """
+    from .data.corpora import CorpusInfo, load_corpus
+    from .data.episodes import scan_videos
+    from .data.policy_data import PolicyDataset
+    from .models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+    from .training import TrainingConfig, load_config
+    from .training.policy import pretrain_policy
+
+    options = load_config(TrainingConfig, config, overrides or ())
+    info = CorpusInfo.from_card(corpus)
+    if stage not in info.skill_dims:
+        raise ValueError(f"{corpus} has no skills of stage {stage}; it has those of {sorted(info.skill_dims)}")
+    rows, folder = load_corpus(corpus), scan_videos(videos)
+    dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, camera=camera)
+    trunk = {"cameras": [camera], "image_size": image_size}
+    with _seeded(options.seed):
+        policy = HierarchicalPolicy(
+            HierarchicalPolicyConfig(
+                high_config=dict(trunk),
+                low_config=dict(trunk),
+                skill_dim=info.skill_dims[stage],
+                latent_dim=info.latent_dim,
+                stage=stage,
+            )
+        )
+    pretrain_policy(policy, dataset, options, output_dir=out, resume=resume)
+    print(f"policy in {out}/policy")
+
+
+@train_app.command("finetune")
+def finetune_command(
+    policy: Annotated[str, typer.Argument(help="Pretrained policy: Hub id or folder.")],
+    demonstrations: Annotated[Path, typer.Option(help="Folder that `hilam record` wrote.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks; all that were recorded by default.")] = None,
+    per_task: Annotated[int | None, typer.Option(help="Demonstrations of each task; all by default.")] = None,
+    chunk_size: Annotated[int, typer.Option(help="Actions predicted at a time.")] = 10,
+    resume: Resume = False,
+) -> None:
+    """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
+
+    [bold]Example:[/bold] hilam train finetune pretrained/policy --demonstrations recordings --out finetuned method=lora
+    """
+    from .data.demonstrations import load_demonstrations
+    from .data.policy_data import PolicyDataset
+    from .models.hierarchical import HierarchicalPolicy
+    from .training import load_config
+    from .training.policy import FinetuningConfig, finetune_policy
+
+    options = load_config(FinetuningConfig, config, overrides or ())
+    actor = HierarchicalPolicy.from_pretrained(policy)
+    rows = load_demonstrations(demonstrations, _split(tasks) if tasks is not None else None, per_task)
+    trunk = actor.config.low_config
+    dataset = PolicyDataset.from_demonstrations(
+        rows, trunk.image_size, chunk_size, root=demonstrations, camera=trunk.cameras[0]
+    )
+    sample = dataset[0]
+    fresh = actor.prepare_for_finetuning(
+        action_dim=sample["actions"].shape[-1], chunk_size=chunk_size, agent_pos_dim=sample["agent_pos"].shape[-1]
+    )
+    print(f"starting fresh: {', '.join(fresh)}")
+    finetune_policy(actor, dataset, options, output_dir=out, resume=resume)
+    print(f"policy in {out}/policy")
 
 
 def _split(names: str) -> list[str]:

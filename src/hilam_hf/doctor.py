@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import os
 import platform
+import re
 import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterable
@@ -135,7 +136,12 @@ def check_video() -> Check:
     try:
         difference, version = _video_round_trip()
     except (ImportError, OSError, RuntimeError) as error:
-        return Check("video decoder", "fail", f"torchcodec cannot decode: {_first_line(error)}", remedy)
+        # torchcodec reports one failure for each version of FFmpeg; a missing libpython is the one that says most.
+        if library := re.search(r"(libpython[\d.]+)\.so\S*: cannot open", str(error)):
+            detail, remedy = f"torchcodec needs {library.group(1)}.so", f"Debian: apt-get install -y {library.group(1)}"
+        else:
+            detail = f"torchcodec cannot decode: {_first_line(error)}"
+        return Check("video decoder", "fail", detail, remedy)
     detail = f"torchcodec {_installed_version('torchcodec')} with FFmpeg {version}"
     # H.264 moves a flat colour by a few levels at most.
     if difference > 8:

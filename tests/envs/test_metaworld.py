@@ -205,7 +205,7 @@ def test_pictures_are_the_right_way_up(make, camera):
 
 
 @pytest.mark.sim
-def test_close_camera_is_the_pose_that_published_policies_use(make):
+def test_close_camera_is_corner2_moved_nearer(make):
     model = make(render=False)._simulator.model
     far, close = model.camera("corner2"), model.camera(CAMERAS["corner2_close"].model_camera)
     np.testing.assert_allclose(close.pos, [0.75, 0.075, 0.7])

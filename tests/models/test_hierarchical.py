@@ -13,7 +13,7 @@ from torch import Tensor
 
 from hilam_hf.models.baku import BakuConfig, BakuPolicy, resize_frames
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
-from tests.models.mixins import ModelTesterMixin
+from tests.models.test_baku import StoredModelTester
 
 TRUNK = {
     "cameras": ["front"],
@@ -109,7 +109,7 @@ def observation(batch: int | None = None, seed: int = 0) -> dict[str, Any]:
     }
 
 
-class TestPretraining(ModelTesterMixin):
+class TestPretraining(StoredModelTester):
     model_class = HierarchicalPolicy
 
     def make_config(self) -> HierarchicalPolicyConfig:
@@ -122,7 +122,7 @@ class TestPretraining(ModelTesterMixin):
         set_video_statistics(model)
 
 
-class TestFinetuning(ModelTesterMixin):
+class TestFinetuning(StoredModelTester):
     model_class = HierarchicalPolicy
     no_gradient = ("high_level.",)
 
@@ -136,7 +136,6 @@ class TestFinetuning(ModelTesterMixin):
     def prepare_model(self, model: HierarchicalPolicy) -> None:
         set_video_statistics(model)
         set_robot_statistics(model)
-        model.freeze_high_level()
 
 
 def test_config_fills_in_what_follows_from_the_dimensions():

@@ -165,7 +165,9 @@ def loop_ema(states: Tensor, weight: Tensor, is_start: Tensor) -> Tensor:
 def test_ema_equals_the_loop(length: int) -> None:
     generator = torch.Generator().manual_seed(length)
     states = torch.randn(length, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = torch.rand(length, generator=generator, dtype=torch.float64).clamp(1e-4, 1 - 1e-4).requires_grad_()
+    weight = torch.rand(length, generator=generator, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
+    weight[length // 2] = 1
+    weight.requires_grad_()
     is_start = torch.rand(length, generator=generator) < 0.05
     is_start[0] = True
     upstream = torch.randn(length, 5, generator=generator, dtype=torch.float64)

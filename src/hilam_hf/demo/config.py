@@ -86,7 +86,7 @@ class DemoConfig:
     @classmethod
     def smallest(cls) -> "DemoConfig":
         """The main job in miniature: every step and artifact, no meaningful result."""
-        few = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "log_every": 2}
+        few: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "log_every": 2}
         return cls(
             tasks=["drawer-open"],
             image_size=32,

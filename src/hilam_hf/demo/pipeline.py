@@ -50,16 +50,17 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
         steps.append(
             (
                 "record",
-                f"Scripted experts of Meta-World do {len(config.tasks)} tasks ({tasks}), {config.episodes_per_task} times "
-                "each. Their videos are the training data; their actions are put away.",
+                f"Scripted experts of Meta-World do {len(config.tasks)} tasks ({tasks}), {config.episodes_per_task} "
+                "times each. Their videos are the training data; their actions are put away.",
                 video_steps.record,
             )
         )
     steps += [
         (
             "train latent actions",
-            "An inverse dynamics model looks at two frames and says in 64 numbers what happened between them; a forward "
-            "dynamics model has to draw the second frame from the first and those numbers. Both learn from pixels alone.",
+            "An inverse dynamics model looks at two frames and says in 64 numbers what happened between them; a "
+            "forward dynamics model has to draw the second frame from the first and those numbers. Both learn from "
+            "pixels alone.",
             video_steps.train_latent_actions,
         ),
         (
@@ -69,8 +70,8 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
         ),
         (
             "train HiLAM",
-            "HiLAM learns to predict the next latent action, and on the way cuts the sequences into segments of variable "
-            "length, twice over.",
+            "HiLAM learns to predict the next latent action, and on the way cuts the sequences into segments of "
+            "variable length, twice over.",
             video_steps.train_skills,
         ),
         (
@@ -83,8 +84,8 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
         steps += [
             (
                 "pretrain the policy",
-                "From a frame and the instruction, the high-level policy learns to name the skill; from the frame and that "
-                "skill, the low-level policy learns the latent action. Still no real action has been seen.",
+                "From a frame and the instruction, the high-level policy learns to name the skill; from the frame and "
+                "that skill, the low-level policy learns the latent action. Still no real action has been seen.",
                 policy_steps.pretrain,
             ),
             (
@@ -95,8 +96,8 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
             ),
             (
                 "fine-tune without pretraining",
-                "For comparison, the same policy from scratch, both levels trained end to end on the same demonstrations "
-                "for as many steps.",
+                "For comparison, the same policy from scratch, both levels trained end to end on the same "
+                "demonstrations for as many steps.",
                 partial(policy_steps.finetune, arm=WITHOUT),
             ),
             (

@@ -73,8 +73,12 @@ def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
         unit = torch.ones(policy.config.skill_dim)
         policy.set_statistics(skills=(0 * unit, unit))
         options.freeze_high_level = False
-    sizes = {"action_dim": dataset.episodes[0].actions.shape[1], "agent_pos_dim": dataset.episodes[0].agent_pos.shape[1]}
-    policy.prepare_for_finetuning(chunk_size=config.chunk_size, **sizes)
+    sample = dataset[0]
+    policy.prepare_for_finetuning(
+        action_dim=sample["actions"].shape[-1],
+        chunk_size=config.chunk_size,
+        agent_pos_dim=sample["agent_pos"].shape[-1],
+    )
     result = finetune_policy(policy, dataset, options, output_dir=paths.finetuning(arm))
     save_figure(plot_training_curves({"action_loss": result.history["action_loss"]}), paths.figure(f"finetuning_{arm}"))
     last = result.history["action_loss"][-1][1]

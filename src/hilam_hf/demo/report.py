@@ -37,7 +37,8 @@ class DemoReport:
         lam, hilam = record["lam"], record["hilam"]
         lines.append(
             f"LAM       next-frame error {lam['next_frame_error']:.2e}, {lam['error_vs_copy']:.0%} of copying's "
-            f"{lam['copy_error']:.2e} (with another pair's latent action {lam['shuffled_error'] / lam['copy_error']:.0%})"
+            f"{lam['copy_error']:.2e} (with another pair's latent action "
+            f"{lam['shuffled_error'] / lam['copy_error']:.0%})"
         )
         if lam["probe_r2"] is not None:
             axes = ", ".join(f"{axis} {value:.2f}" for axis, value in zip("xyz", lam["probe_r2_per_axis"], strict=True))
@@ -53,11 +54,12 @@ class DemoReport:
             )
         for arm in (WITH, WITHOUT) if "policies" in record else ():
             lines.append(f"Policies  {arm.replace('_', ' ')}: {_rate(record['policies'][arm]['overall'])}")
-            lines += [
-                f"          {task}: {_rate(rate)}" for task, rate in record["policies"][arm]["tasks"].items()
-            ]
+            lines += [f"          {task}: {_rate(rate)}" for task, rate in record["policies"][arm]["tasks"].items()]
         lines.append("")
-        lines += [f"{'met    ' if aim['met'] else 'not met'}  {aim['name']}: {aim['value']} (aim {aim['aim']})" for aim in record["aims"]]
+        lines += [
+            f"{'met    ' if aim['met'] else 'not met'}  {aim['name']}: {aim['value']} (aim {aim['aim']})"
+            for aim in record["aims"]
+        ]
         lines += ["", f"Report: {self.page}"]
         return "\n".join(lines)
 
@@ -68,7 +70,8 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
     record: dict[str, Any] = {
         "title": "From videos to a policy" if config.videos is None else "From videos to skills",
         "steps": [
-            {"name": name, "seconds": step["seconds"], "detail": step["result"]["detail"]} for name, step in steps.items()
+            {"name": name, "seconds": step["seconds"], "detail": step["result"]["detail"]}
+            for name, step in steps.items()
         ],
         "lam": _lam(results),
         "hilam": _without_detail(results["train HiLAM"]),
@@ -152,16 +155,16 @@ def _summary(config: DemoConfig, record: dict[str, Any]) -> str:
     lam, hilam = record["lam"], record["hilam"]
     source = "experts' videos" if config.videos is None else "videos"
     text = (
-        f"From {record['skills']['num_episodes']} {source} without a single action, the latent action model learned to "
-        f"predict the next frame with {lam['error_vs_copy']:.0%} of the error of copying, and HiLAM cut the videos into "
-        f"skills of {hilam['stages'][-1]['mean_segment_length']:.0f} frames on average."
+        f"From {record['skills']['num_episodes']} {source} without a single action, the latent action model learned "
+        f"to predict the next frame with {lam['error_vs_copy']:.0%} of the error of copying, and HiLAM cut the videos "
+        f"into skills of {hilam['stages'][-1]['mean_segment_length']:.0f} frames on average."
     )
     if "policies" not in record:
         return text
     policies = record["policies"]
     return (
-        f"{text} A policy pretrained on them and fine-tuned on {policies['demonstrations_per_task']} demonstrations a task "
-        f"succeeds in {policies[WITH]['overall']['rate']:.0%} of its rollouts; without pretraining, in "
+        f"{text} A policy pretrained on them and fine-tuned on {policies['demonstrations_per_task']} demonstrations a "
+        f"task succeeds in {policies[WITH]['overall']['rate']:.0%} of its rollouts; without pretraining, in "
         f"{policies[WITHOUT]['overall']['rate']:.0%}."
     )
 
@@ -208,4 +211,6 @@ def _without_detail(result: dict[str, Any]) -> dict[str, Any]:
 
 
 def _rate(rate: dict[str, Any]) -> str:
-    return f"{rate['rate']:.0%} ({rate['successes']}/{rate['trials']}, 95 % interval {rate['low']:.0%}-{rate['high']:.0%})"
+    return (
+        f"{rate['rate']:.0%} ({rate['successes']}/{rate['trials']}, 95 % interval {rate['low']:.0%}-{rate['high']:.0%})"
+    )

@@ -27,7 +27,9 @@ def draw_timeline(row: dict, stages: Sequence[int], videos: str | Path) -> Figur
     """
     path = Path(videos) / row["video"]
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: the video of episode {row['id']!r} is not here; give the folder it was made from")
+        raise FileNotFoundError(
+            f"{path}: the video of episode {row['id']!r} is not here; give the folder it was made from"
+        )
     frames = VideoReader(path, THUMBNAIL_SIZE).read(range(row["num_frames"]))
     boundaries = {stage: torch.from_numpy(unpack_boundaries(row, stage)) for stage in stages}
     return plot_skill_timeline(frames, boundaries, fps=row["fps"], title=row["language"] or row["id"])

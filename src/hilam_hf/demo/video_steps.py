@@ -119,12 +119,14 @@ def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     if config.videos is None:
         probe = _probe(config, paths)
         result |= {"probe_r2": probe.r2, "probe_r2_per_axis": list(probe.r2_per_dimension)}
-        result["detail"] += f" A linear probe finds the end-effector's displacement in them: R² {probe.r2:.2f}, held out."
+        result["detail"] += (
+            f" A linear probe finds the end-effector's displacement in them: R² {probe.r2:.2f}, held out."
+        )
     return result
 
 
 def _probe(config: DemoConfig, paths: DemoPaths) -> Any:
-    """Linear probe from latent action to the end-effector's true displacement, fitted to train, measured on validation."""
+    """Linear probe from latent action to the end-effector's displacement, fitted to train, measured on validation."""
     positions = {
         row["id"]: np.asarray(row["ee_position"])
         for row in load_demonstrations(paths.recordings).select_columns(["id", "ee_position"])
@@ -160,7 +162,9 @@ def train_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
         "error_vs_repeat": summary.error_vs_repeat,
         "stages": [vars(stage) for stage in summary.stages],
         "detail": f"Next-latent error {summary.error_vs_repeat:.0%} of repeating's; "
-        + ", ".join(f"stage {s.stage} boundary rate {s.boundary_rate:.2f} ({s.target_rate:.2f})" for s in summary.stages),
+        + ", ".join(
+            f"stage {s.stage} boundary rate {s.boundary_rate:.2f} ({s.target_rate:.2f})" for s in summary.stages
+        ),
     }
 
 

@@ -58,7 +58,7 @@ class CameraView:
 CAMERAS: dict[str, CameraView] = {
     "corner": CameraView("corner", upside_down=True),
     "corner2": CameraView("corner2", upside_down=True),
-    # corner2 moved to (0.75, 0.075, 0.7), as most published Meta-World policies have it; the model calls it corner4.
+    # corner2 moved to (0.75, 0.075, 0.7), a pose in common use; the model calls it corner4.
     "corner2_close": CameraView("corner4", upside_down=True),
     "corner3": CameraView("corner3", upside_down=True),
     "topview": CameraView("topview"),
@@ -315,7 +315,7 @@ def _reset_simulator(simulator: Any, seed: int) -> NDArray[np.float64]:
     simulated data nor reset it: after one reset the state (and the picture) still shows poses of the draw before. So
     the poses are drawn in one reset and kept through a second, as its benchmarks do, and kinematics are then computed.
     """
-    mujoco = require_simulator("mujoco")
+    mujoco = require("mujoco", extra="metaworld")
     simulator.np_random = np.random.default_rng(seed)
     simulator._freeze_rand_vec = False
     simulator.reset()
@@ -332,7 +332,7 @@ def _simulator_camera(view: CameraView) -> Any:
     """Return what MuJoCo's renderer takes as a camera: the name of one in the model, or a free one."""
     if view.model_camera is not None:
         return view.model_camera
-    mujoco = require_simulator("mujoco")
+    mujoco = require("mujoco", extra="metaworld")
     camera = mujoco.MjvCamera()
     camera.type = mujoco.mjtCamera.mjCAMERA_FREE
     camera.lookat[:] = view.lookat

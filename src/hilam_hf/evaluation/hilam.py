@@ -73,7 +73,9 @@ def evaluate_hilam(model: HiLAMModel, sequences: Sequence[Tensor]) -> HiLAMSumma
         repeat += (target[:-1] - target[1:]).abs().sum().item()
         count += target[1:].numel()
     extractions = model.extract_skills(usable)
-    tokens = [sum(len(item.stages[stage].skills) for item in extractions) for stage in range(len(extractions[0].stages))]
+    tokens = [
+        sum(len(item.stages[stage].skills) for item in extractions) for stage in range(len(extractions[0].stages))
+    ]
     stages = tuple(
         StageSummary(
             stage=stage,

@@ -24,8 +24,8 @@ class NextFrameErrors:
     Attributes:
         next_frame_error: With each pair's own latent action.
         copy_error: Of repeating the current frame.
-        shuffled_error: With the latent action of another pair of the batch; equal to `next_frame_error` where the forward
-            model does not listen to the latent.
+        shuffled_error: With the latent action of another pair of the batch; equal to `next_frame_error` where the
+            forward model does not listen to the latent.
         num_pairs: Pairs measured.
     """
 
@@ -118,15 +118,17 @@ def linear_probe(
         regularisation: Weight of the squared norm of the coefficients.
 
     Raises:
-        ValueError: If latents and motion differ in length, or a dimension of the held-out motion never varies, for which
-            R² is undefined.
+        ValueError: If latents and motion differ in length, or a dimension of the held-out motion never varies, for
+            which R² is undefined.
     """
     for name, first, second in (
         ("training", latents, motion),
         ("held-out", held_out_latents, held_out_motion),
     ):
         if len(first) != len(second) or len(first) < 2:
-            raise ValueError(f"{name} latents and motion must have equal lengths above 1, got {len(first)}, {len(second)}")
+            raise ValueError(
+                f"{name} latents and motion must have equal lengths above 1, got {len(first)}, {len(second)}"
+            )
     if np.any(np.ptp(held_out_motion, axis=0) == 0):
         raise ValueError("a dimension of the held-out motion never varies, so R² is undefined; leave it out")
     scaler = StandardScaler().fit(latents)

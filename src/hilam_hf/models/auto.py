@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 
-from transformers import AutoConfig, AutoImageProcessor, AutoModel
+from transformers import AutoConfig, AutoImageProcessor, AutoModel, PreTrainedConfig, PreTrainedModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from .baku import BakuConfig, BakuPolicy
@@ -32,7 +32,7 @@ class AutoForwardDynamicsModel(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(OrderedDict(), OrderedDict())
 
 
-_MODELS = {
+_MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
     HNetConfig: HNetModel,
     HiLAMConfig: HiLAMModel,
     UniSkillIDMConfig: UniSkillIDM,

@@ -1,7 +1,7 @@
 """The two contracts that every latent action model keeps: inverse and forward dynamics.
 
-Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. Shapes: B batch, C channels,
-H and W pixels, T frames, D width of a latent action, k stride in frames.
+Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. Shapes: B batch,
+C channels, H and W pixels, T frames, D width of a latent action, k stride in frames.
 """
 
 from abc import abstractmethod
@@ -96,7 +96,8 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
             waiting = features[-stride:]
         if num_frames <= stride:
             raise ValueError(
-                f"a video of {num_frames} frames has no pair of frames {stride} apart; use a smaller stride or set it aside"
+                f"a video of {num_frames} frames has no pair of frames {stride} apart; "
+                "use a smaller stride or set it aside"
             )
 
 
@@ -124,7 +125,8 @@ def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:
     """Raises a ValueError unless `frames` are float (B, num_channels, image_size, image_size)."""
     if not frames.is_floating_point():
         raise ValueError(
-            f"frames must be floats in [0, 1], got {frames.dtype}; divide 8-bit frames by 255 or use the model's processor"
+            f"frames must be floats in [0, 1], got {frames.dtype}; "
+            "divide 8-bit frames by 255 or use the model's processor"
         )
     expected = (num_channels, image_size, image_size)
     if frames.ndim != 4 or frames.shape[1:] != expected:

@@ -25,8 +25,8 @@ class StrictLoadingMixin:
         Args:
             pretrained_model_name_or_path: Hub id or folder.
             *model_args: Passed on.
-            strict: Raise where weights are missing, left over or of another shape. False initialises what is missing, and
-                the loading report says what that was.
+            strict: Raise where weights are missing, left over or of another shape. False initialises what is missing,
+                and the loading report says what that was.
             output_loading_info: Return `(model, info)`, where `info` lists those keys.
             **kwargs: Passed on to transformers, e.g. `revision`, `dtype`, `device_map`.
 
@@ -37,7 +37,7 @@ class StrictLoadingMixin:
         if pretrained_model_name_or_path is not None and "config" not in kwargs:
             source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
             cls._check_kind(pretrained_model_name_or_path, source)
-        model, info = super().from_pretrained(  # type: ignore[misc]
+        model, info = super().from_pretrained(
             pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
         )
         problems = [

@@ -4,4 +4,13 @@ from .callbacks import Callback, History, ProgressBar, TrainingState
 from .config import TrainingConfig, load_config
 from .loop import TrainingResult, train
 
-__all__ = ["Callback", "History", "ProgressBar", "TrainingConfig", "TrainingResult", "TrainingState", "load_config", "train"]
+__all__ = [
+    "Callback",
+    "History",
+    "ProgressBar",
+    "TrainingConfig",
+    "TrainingResult",
+    "TrainingState",
+    "load_config",
+    "train",
+]

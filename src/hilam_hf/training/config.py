@@ -64,9 +64,7 @@ class TrainingConfig:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
 
 
-def load_config(
-    config_class: type[ConfigT], path: str | Path | None = None, overrides: Sequence[str] = ()
-) -> ConfigT:
+def load_config(config_class: type[ConfigT], path: str | Path | None = None, overrides: Sequence[str] = ()) -> ConfigT:
     """Makes a configuration from its defaults, a YAML file and overrides, the later winning.
 
     Args:

@@ -54,8 +54,8 @@ def train_hilam(
     """
     if corpus_info.latent_dim != model.config.latent_dim:
         raise ValueError(
-            f"the corpus' latent actions have {corpus_info.latent_dim} numbers, the model takes {model.config.latent_dim}; "
-            "make the model with latent_dim of the corpus"
+            f"the corpus' latent actions have {corpus_info.latent_dim} numbers, "
+            f"the model takes {model.config.latent_dim}; make the model with latent_dim of the corpus"
         )
     if corpus_info.mean is None or corpus_info.std is None:
         raise ValueError("the corpus' card has no statistics (mean, std); write the corpus with CorpusWriter")

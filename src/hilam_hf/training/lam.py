@@ -21,7 +21,8 @@ class LatentActionModel(nn.Module):
         if idm.config.latent_dim != fdm.config.latent_dim or idm.config.image_size != fdm.config.image_size:
             raise ValueError(
                 "IDM and FDM must agree on latent_dim and image_size, got "
-                f"{idm.config.latent_dim} and {fdm.config.latent_dim}, {idm.config.image_size} and {fdm.config.image_size}"
+                f"{idm.config.latent_dim} and {fdm.config.latent_dim}, "
+                f"{idm.config.image_size} and {fdm.config.image_size}"
             )
         self.idm = idm
         self.fdm = fdm

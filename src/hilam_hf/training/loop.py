@@ -40,9 +40,9 @@ def train(
 ) -> TrainingResult:
     """Trains `model` in place.
 
-    `model(**batch)` must return an output with a scalar `loss`; its other scalars, and the entries of its vectors, are logged
-    beside it. Launched with
-    `accelerate launch`, the same call runs on many devices; `config.batch_size` is then the batch of one process.
+    `model(**batch)` must return an output with a scalar `loss`; its other scalars, and the entries of its vectors, are
+    logged beside it. Launched with `accelerate launch`, the same call runs on many devices; `config.batch_size` is then
+    the batch of one process.
 
     Args:
         model: The model; parameters that don't require gradients stay as they are.
@@ -56,8 +56,8 @@ def train(
         description: Label of the progress bar.
 
     Raises:
-        ValueError: If checkpoints are asked for without an `output_dir`, nothing is trainable, a loss is not finite, or a
-            checkpoint belongs to another run.
+        ValueError: If checkpoints are asked for without an `output_dir`, nothing is trainable, a loss is not finite, or
+            a checkpoint belongs to another run.
     """
     if output_dir is None and (config.save_every or resume):
         raise ValueError("saving checkpoints (save_every) and resuming need an output_dir")
@@ -200,7 +200,7 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
 
 
 class MetricWindow:
-    """Means of scalar tensors since the last call of `means`, summed on the device so that adding never waits for it."""
+    """Means of scalar tensors since the last call of `means`; sums stay on the device, so that adding never waits."""
 
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}

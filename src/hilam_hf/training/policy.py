@@ -1,4 +1,4 @@
-"""Training of the hierarchical policy: pretraining on a skill corpus, fine-tuning on demonstrations (paper section 3.3)."""
+"""Training of the hierarchical policy (paper section 3.3): pretraining on skills, fine-tuning on demonstrations."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -25,8 +25,8 @@ class FinetuningConfig(TrainingConfig):
 
     Attributes:
         method: "full" trains all of π^l, "lora" adapts its layers with low-rank matrices and trains fresh heads whole.
-        freeze_high_level: Keep π^h as pretrained (the paper's way). Off, both levels learn from the actions, which is the
-            baseline without pretraining.
+        freeze_high_level: Keep π^h as pretrained (the paper's way). Off, both levels learn from the actions, which is
+            the baseline without pretraining.
         lora_rank: Rank of LoRA's matrices.
         lora_alpha: LoRA's scale, divided by the rank.
     """
@@ -46,9 +46,7 @@ class PolicySamples(Dataset[dict[str, Any]]):
         predicted_skills: (N, S) output of a frozen π^h for every sample, which then does not run in training.
     """
 
-    def __init__(
-        self, dataset: PolicyDataset, language: Mapping[str, Tensor], predicted_skills: Tensor | None = None
-    ):
+    def __init__(self, dataset: PolicyDataset, language: Mapping[str, Tensor], predicted_skills: Tensor | None = None):
         self.dataset = dataset
         self.language = language
         self.predicted_skills = predicted_skills
@@ -153,7 +151,7 @@ def finetune_policy(
     if config.freeze_high_level:
         policy.freeze_high_level()
         samples = PolicySamples(dataset, language, predict_skills(policy, samples))
-    trained = _with_lora(policy, config) if config.method == "lora" else policy
+    trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
     result = train(
         PolicyLoss(trained),
         samples,
@@ -178,7 +176,7 @@ def _with_lora(policy: HierarchicalPolicy, config: FinetuningConfig) -> Any:
 
 def encode_instructions(policy: HierarchicalPolicy, dataset: PolicyDataset) -> dict[str, Tensor]:
     """Vector (E,) of every instruction of a data set, each computed once by the policy's frozen language encoder."""
-    vectors = policy.encode_language(dataset.instructions, policy.config.high_config.language_dim)
+    vectors = policy.language_encoder.encode(dataset.instructions)
     return dict(zip(dataset.instructions, vectors.cpu(), strict=True))
 
 

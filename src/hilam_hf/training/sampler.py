@@ -1,4 +1,4 @@
-"""The order of the samples, as a function of seed and step alone, so that a run resumes without storing loader state."""
+"""The order of the samples as a function of seed and step alone, so that a run resumes without loader state."""
 
 from collections.abc import Iterator
 
@@ -9,8 +9,8 @@ from torch.utils.data import Sampler
 class ResumableBatchSampler(Sampler[list[int]]):
     """Endless shuffled batches; batch number n depends on the seed and n only.
 
-    Every epoch is a fresh permutation. A batch may span two epochs, so that all batches have the same size even when the
-    data set is smaller than a batch.
+    Every epoch is a fresh permutation. A batch may span two epochs, so that all batches have the same size even when
+    the data set is smaller than a batch.
 
     Args:
         num_samples: Size of the data set.

@@ -1,11 +1,11 @@
 """Pictures and pages: skill timelines, predicted next frames, charts, the demo's report, the page of a skill corpus."""
 
-from hilam_hf.viz.charts import plot_boundary_rates, plot_success_bars, plot_training_curves
-from hilam_hf.viz.frames import plot_next_frames
-from hilam_hf.viz.report import write_report
-from hilam_hf.viz.skills_page import SkillsPageEntry, write_skills_page
-from hilam_hf.viz.style import figure_png, save_figure
-from hilam_hf.viz.timeline import plot_skill_timeline, segment_spans
+from .charts import plot_boundary_rates, plot_success_bars, plot_training_curves
+from .frames import plot_next_frames
+from .report import write_report
+from .skills_page import SkillsPageEntry, write_skills_page
+from .style import figure_png, save_figure
+from .timeline import plot_skill_timeline, segment_spans
 
 __all__ = [
     "SkillsPageEntry",

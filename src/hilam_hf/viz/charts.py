@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, PercentFormatter
 
-from hilam_hf.viz.style import ACCENT, CONTRAST, INK, MUTED, RULE, add_axes_inches, new_figure, styled
+from .style import ACCENT, CONTRAST, INK, MUTED, RULE, add_axes_inches, new_figure, styled
 
 # Series alternate between dark and light, so that they stay apart in greyscale.
 SERIES_COLORS = (ACCENT, CONTRAST, "#994455", "#88CCEE")

@@ -6,8 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from hilam_hf.viz.page import Html, tag
-from hilam_hf.viz.text import number, value_text, words
+from .page import Html, tag
+from .text import number, value_text, words
 
 
 def comparison(name: str, ours: tuple[str, Any], reference: tuple[str, Any]) -> Html:
@@ -27,7 +27,7 @@ def comparison(name: str, ours: tuple[str, Any], reference: tuple[str, Any]) -> 
 
 
 def bar(share: float, *, interval: tuple[float, float] | None = None, plain: bool = False) -> Html:
-    """A horizontal bar over `share` (0 to 1) of its cell, with an interval on top."""
+    """A horizontal bar over `share` (0 to 1) of its cell; an interval on top of it is a tick where its ends meet."""
     share = min(max(share, 0.0), 1.0) if math.isfinite(share) else 0.0
     line = None
     if interval is not None:
@@ -39,7 +39,7 @@ def bar(share: float, *, interval: tuple[float, float] | None = None, plain: boo
 
 def fact_table(facts: Sequence[tuple[str, str]]) -> Html | None:
     """Names beside their values; None where there are none."""
-    return table([], fact_rows(facts)) if facts else None
+    return table([], fact_rows(facts), class_="facts") if facts else None
 
 
 def fact_rows(facts: Sequence[tuple[str, str]]) -> list[Html]:
@@ -55,7 +55,7 @@ def nested_table(record: Mapping[str, Any]) -> Html:
         if isinstance(group, Mapping):
             rows.append(tag("tr", tag("th", words(str(key)), colspan=2, scope="rowgroup")))
             rows += fact_rows(flatten(group))
-    return tag("div", tag("table", tag("tbody", rows), class_="nested"), class_="scroll")
+    return table([], rows, class_="facts nested")
 
 
 def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
@@ -73,8 +73,8 @@ def flatten(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     return [pair for name, child in items for pair in flatten(child, f"{prefix}{separator}{name}")]
 
 
-def table(head: Sequence[str | tuple[str, str]], rows: Sequence[Html]) -> Html:
+def table(head: Sequence[str | tuple[str, str]], rows: Sequence[Html], *, class_: str | None = None) -> Html:
     """A table; a heading is its text, or its text and its class."""
     cells = [(cell, None) if isinstance(cell, str) else cell for cell in head]
     heading = tag("thead", tag("tr", (tag("th", text, scope="col", class_=class_) for text, class_ in cells)))
-    return tag("div", tag("table", heading if cells else None, tag("tbody", rows)), class_="scroll")
+    return tag("div", tag("table", heading if cells else None, tag("tbody", rows), class_=class_), class_="scroll")

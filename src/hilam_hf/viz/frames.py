@@ -8,7 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from hilam_hf.viz.style import INK, MUTED, add_axes_inches, new_figure, styled
+from .style import INK, MUTED, add_axes_inches, new_figure, styled
 
 CURRENT = "$I_t$"
 PREDICTED = r"$\hat{I}_{t+k}$"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import base64
 import html
+import io
 from collections.abc import Iterable
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import TypeAlias
 
 from matplotlib.figure import Figure
+from PIL import Image, UnidentifiedImageError
 
-from hilam_hf.viz.style import figure_png, replacing
+from .style import figure_png, replacing
 
 VOID_TAGS = frozenset({"img", "input", "meta"})
 
-IMAGE_TYPES = {b"\x89PNG\r\n\x1a\n": "image/png", b"\xff\xd8\xff": "image/jpeg", b"GIF8": "image/gif"}
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+CSS_DPI = 96
 
 
 class Html(str):
@@ -91,35 +95,49 @@ def write_page(path: str | Path, text: str) -> Path:
     return path
 
 
-def image_bytes(image: Figure | Path | str | bytes, name: str) -> bytes:
-    """A picture's file contents.
+@dataclass(frozen=True)
+class Picture:
+    """A picture's file contents, its media type, and the size at which a page shows it, in CSS pixels."""
+
+    contents: bytes
+    media_type: str
+    width: int
+    height: int
+
+
+def read_picture(image: Figure | Path | str | bytes, name: str) -> Picture:
+    """A picture ready to be put in a page.
 
     Args:
-        image: A figure (drawn as PNG), a path, or the contents of a PNG, JPEG or GIF file.
+        image: A figure (drawn as PNG), a path, or the contents of a PNG, JPEG, GIF or WebP file.
         name: What it is called in messages.
+
+    Returns:
+        The picture. One that says it has more dots per inch than a screen is shown at its size in inches, so that
+        figures of different width have letters of one size.
 
     Raises:
         FileNotFoundError: The path does not exist.
-        ValueError: The contents are no PNG, JPEG or GIF.
+        ValueError: The contents are no PNG, JPEG, GIF or WebP.
     """
     if isinstance(image, Figure):
-        return figure_png(image)
-    if isinstance(image, bytes):
+        contents = figure_png(image)
+    elif isinstance(image, bytes):
         contents = image
-    else:
-        if not Path(image).is_file():
-            raise FileNotFoundError(f"Figure {name!r}: no such file: {image}.")
+    elif Path(image).is_file():
         contents = Path(image).read_bytes()
-    image_type(contents, name)
-    return contents
-
-
-def image_type(contents: bytes, name: str) -> str:
-    """The media type of a picture, from its first bytes."""
-    for magic, media_type in IMAGE_TYPES.items():
-        if contents.startswith(magic):
-            return media_type
-    raise ValueError(f"Figure {name!r} is no PNG, JPEG or GIF picture (its first bytes are {contents[:8]!r}).")
+    else:
+        raise FileNotFoundError(f"Figure {name!r}: no such file: {image}.")
+    try:
+        with Image.open(io.BytesIO(contents), formats=PICTURE_FORMATS) as opened:
+            media_type = opened.get_format_mimetype()
+            scale = CSS_DPI / max(CSS_DPI, float(opened.info.get("dpi", (CSS_DPI,))[0]))
+            width, height = (round(side * scale) for side in opened.size)
+    except UnidentifiedImageError as error:
+        raise ValueError(
+            f"Figure {name!r} is no {', '.join(PICTURE_FORMATS)} picture; its first bytes are {contents[:8]!r}."
+        ) from error
+    return Picture(contents, str(media_type), width, height)
 
 
 def data_uri(contents: bytes, media_type: str) -> str:
@@ -127,8 +145,25 @@ def data_uri(contents: bytes, media_type: str) -> str:
     return f"data:{media_type};base64,{base64.b64encode(contents).decode('ascii')}"
 
 
-def zoomable_figure(source: str, caption: str, *, lazy: bool = False) -> Html:
-    """A picture on a white card that is shown larger when clicked, with a caption below."""
-    image = tag("img", src=source, alt=caption, loading="lazy" if lazy else None, decoding="async")
-    button = tag("button", image, type="button", class_="zoom", aria_label=f"Enlarge: {caption}")
-    return tag("figure", button, tag("figcaption", caption))
+def zoomable_figure(
+    picture: Picture, text: str, *, caption: bool = True, address: str | None = None, lazy: bool = False
+) -> Html:
+    """A picture on a white card that is shown larger when clicked.
+
+    Args:
+        picture: The picture.
+        text: What it shows, for where it cannot be seen.
+        caption: Whether the text also stands below it.
+        address: Where the picture lies, relative to the page; left out, it is put inside the page.
+        lazy: Whether to load it only when the reader comes near.
+    """
+    image = tag(
+        "img",
+        src=address or data_uri(picture.contents, picture.media_type),
+        alt=text,
+        width=picture.width,
+        height=picture.height,
+        loading="lazy" if lazy else None,
+    )
+    button = tag("button", image, type="button", class_="zoom", aria_label=f"Enlarge: {text}")
+    return tag("figure", button, tag("figcaption", text) if caption else None)

@@ -14,13 +14,20 @@ from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from hilam_hf.viz.components import nested_table, table
-from hilam_hf.viz.page import Child, Html, data_uri, image_bytes, image_type, page, tag, write_page, zoomable_figure
-from hilam_hf.viz.schema import REPORT, SECTIONS, check_report
-from hilam_hf.viz.sections import SECTION_PAGES, TILES, Tile
-from hilam_hf.viz.text import aim_text, words
+from .components import nested_table, table
+from .page import Child, Html, data_uri, page, read_picture, tag, write_page, zoomable_figure
+from .schema import REPORT, SECTIONS, check_report
+from .sections import SECTION_PAGES, TILES, Tile
+from .text import aim_text, in_words
 
 INLINE_VIDEO_BYTES = 20_000_000
+DEFAULT_CAPTIONS = {
+    "next_frames": "Frames of held-out episodes, what the forward dynamics model makes of them and of their latent "
+    "actions, the true later frames, and where they differ.",
+    "training_curves": "Training curves.",
+    "boundary_rates": "The share of each stage's input that starts a segment, over training. Dashed: its target.",
+    "success": "Success on each task. Lines: 95 % Wilson intervals.",
+}
 VIDEO_TYPES = {".mp4": "video/mp4", ".webm": "video/webm"}
 
 
@@ -39,11 +46,13 @@ def write_report(
         path: Where to write, such as `out/report.html`.
         report: The run, as `hilam_hf.viz.schema` says. A missing `lam`, `hilam`, `skills` or `policies` leaves its
             section out. Keys that the schema does not know are shown as they are.
-        figures: Pictures, each a figure, a path or the contents of a PNG, JPEG or GIF. The key says where it stands:
-            `"SECTION/NAME"`, with section `steps`, `lam`, `hilam`, `skills` or `policies`, in order within a section.
+        figures: Pictures, each a figure, a path or the contents of a PNG, JPEG, GIF or WebP.
+            The key says where it stands: `"SECTION/NAME"`, with section `steps`, `lam`, `hilam`, `skills` or
+            `policies`, in order within a section.
         videos: Rollouts, `.mp4` or `.webm`. They are put inside the page as long as they fit in `inline_video_bytes`,
             in order; the others are linked where they lie.
-        captions: Captions by figure key or video file name; left out, the name in words.
+        captions: Captions by figure key or video file name. Left out, figures named `next_frames`, `training_curves`,
+            `boundary_rates` and `success` have one of their own, and others their name in words.
         inline_video_bytes: The most bytes of video, before base64, inside the page.
 
     Returns:
@@ -128,9 +137,8 @@ def _place_figures(
                 f"Figure {key!r} has no place in this report: its key must be SECTION/NAME, with one of {[*sections]} "
                 "as the section."
             )
-        contents = image_bytes(image, key)
-        source = data_uri(contents, image_type(contents, key))
-        placed.setdefault(section, []).append(zoomable_figure(source, captions.get(key, words(name))))
+        caption = captions.get(key) or DEFAULT_CAPTIONS.get(name) or (name if section == "skills" else in_words(name))
+        placed.setdefault(section, []).append(zoomable_figure(read_picture(image, key), caption))
     return placed
 
 
@@ -143,7 +151,7 @@ def _videos(videos: Sequence[Path], folder: Path, captions: Mapping[str, str], b
             raise ValueError(f"Video {video} cannot be shown in a page: expected a file ending in {[*VIDEO_TYPES]}.")
         if not video.is_file():
             raise FileNotFoundError(f"Video not found: {video}.")
-        caption = captions.get(video.name, words(video.stem))
+        caption = captions.get(video.name, in_words(video.stem))
         size = video.stat().st_size
         if size > budget:
             address = quote(Path(os.path.relpath(video, folder)).as_posix())

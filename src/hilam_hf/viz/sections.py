@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TypeAlias
 
-from hilam_hf.viz.components import bar, comparison, fact_table, flatten, table
-from hilam_hf.viz.page import Child, Html, tag
-from hilam_hf.viz.schema import ARMS, SECTIONS
-from hilam_hf.viz.text import count, duration, lower_by, number, percent
+from .components import bar, comparison, fact_table, flatten, table
+from .page import Child, Html, tag
+from .schema import ARMS, SECTIONS
+from .text import count, duration, lower_by, number, percent
 
 # The number, what it is, and what it is held against.
 Tile: TypeAlias = tuple[str, str, str]
@@ -71,12 +71,12 @@ def _hilam(hilam: Mapping[str, Any]) -> Child:
             tag("td", percent(stage["boundary_rate"], decimals=1), class_="number"),
             tag("td", percent(stage["target_rate"], decimals=1), class_="number"),
             tag("td", number(stage["mean_segment_length"]), class_="number"),
-            tag("td", bar(stage["boundary_rate"] or 0), class_="bars"),
+            tag("td", bar(stage["boundary_rate"] or 0, interval=_tick(stage["target_rate"])), class_="bars"),
         )
         for stage in hilam["stages"]
     ]
     names = ("boundary rate", "target", "mean segment length (frames)")
-    head: list[str | tuple[str, str]] = ["", *((name, "number") for name in names), ""]
+    head: list[str | tuple[str, str]] = ["", *((name, "number") for name in names), "rate; the tick is its target"]
     return [
         tag(
             "p",
@@ -136,6 +136,10 @@ def _success(result: Mapping[str, Any], *, plain: bool) -> Child:
         tag("span", f"{result['successes']}/{result['trials']} {interval}", class_="note nowrap"),
         bar(result["rate"], interval=(result["low"], result["high"]), plain=plain),
     ]
+
+
+def _tick(position: float | None) -> tuple[float, float] | None:
+    return None if position is None else (position, position)
 
 
 def _against(ratio: float | None) -> str:

@@ -3,26 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from hilam_hf.viz.page import (
-    Html,
-    data_uri,
-    image_bytes,
-    image_type,
-    page,
-    tag,
-    write_page,
-    zoomable_figure,
-)
-from hilam_hf.viz.style import replacing
-from hilam_hf.viz.text import count, duration
+from .page import Html, Picture, page, read_picture, tag, write_page, zoomable_figure
+from .style import replacing
+from .text import count, duration
 
 MAX_INLINED = 50
+SEPARATOR = " \N{MIDDLE DOT} "
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -67,16 +59,16 @@ def write_skills_page(
         The path written.
 
     Raises:
-        ValueError: There is no entry, an episode comes twice, or a picture is no PNG, JPEG or GIF.
+        ValueError: There is no entry, an episode comes twice, or a picture is no PNG, JPEG, GIF or WebP.
         FileNotFoundError: A picture does not exist.
         OSError: The page or a picture cannot be written.
     """
     path = Path(path)
     seen: dict[str, SkillsPageEntry] = {}
-    sources = _sources(path, _unique(entries, seen), max_inlined)
-    if not sources:
+    figures = _figures(path, _unique(entries, seen), max_inlined)
+    if not figures:
         raise ValueError(f"No episode to show in {path}: the corpus, or the selection from it, is empty.")
-    articles = [_article(entry, source) for entry, source in zip(seen.values(), sources, strict=True)]
+    articles = [_article(entry, figure) for entry, figure in zip(seen.values(), figures, strict=True)]
     total = sum(entry.seconds for entry in seen.values())
     search = tag(
         "div",
@@ -104,42 +96,42 @@ def _unique(entries: Iterable[SkillsPageEntry], seen: dict[str, SkillsPageEntry]
     for entry in entries:
         if entry.episode in seen:
             raise ValueError(f"Episode {entry.episode!r} comes twice; every episode of a page needs its own id.")
-        seen[entry.episode] = SkillsPageEntry(**{**vars(entry), "timeline": b""})
+        seen[entry.episode] = replace(entry, timeline=b"")
         yield entry
 
 
-def _sources(path: Path, entries: Iterable[SkillsPageEntry], max_inlined: int) -> list[str]:
-    """The address of each entry's picture: inside the page, or in the folder beside it when too many."""
-    folder = path.with_name(f"{path.stem}_images")
-    sources: list[str] = []
-    waiting: list[bytes] = []
+def _figures(path: Path, entries: Iterable[SkillsPageEntry], max_inlined: int) -> list[Html]:
+    """Each entry's picture: inside the page, or in the folder beside it when they are too many."""
+    figures: list[Html] = []
+    waiting: list[tuple[str, Picture]] = []
     for entry in entries:
-        waiting.append(image_bytes(entry.timeline, entry.episode))
-        if len(sources) + len(waiting) > max_inlined:
-            sources += [_write_image(folder, len(sources) + i, contents) for i, contents in enumerate(waiting)]
+        waiting.append((f"Skill timeline of {entry.episode}", read_picture(entry.timeline, entry.episode)))
+        if len(figures) + len(waiting) > max_inlined:
+            for text, picture in waiting:
+                address = _write_picture(path.with_name(f"{path.stem}_images"), len(figures), picture)
+                figures.append(zoomable_figure(picture, text, caption=False, address=address, lazy=True))
             waiting = []
-    return sources + [data_uri(contents, image_type(contents, "timeline")) for contents in waiting]
+    return figures + [zoomable_figure(picture, text, caption=False) for text, picture in waiting]
 
 
-def _write_image(folder: Path, index: int, contents: bytes) -> str:
-    suffix = image_type(contents, "timeline").removeprefix("image/")
-    file = folder / f"{index:06d}.{suffix}"
+def _write_picture(folder: Path, index: int, picture: Picture) -> str:
+    """Write a picture and give its address relative to the page."""
+    file = folder / f"{index:06d}.{picture.media_type.removeprefix('image/')}"
     with replacing(file) as temporary:
-        temporary.write_bytes(contents)
+        temporary.write_bytes(picture.contents)
     return quote(f"{folder.name}/{file.name}")
 
 
-def _article(entry: SkillsPageEntry, source: str) -> Html:
-    segments = "; ".join(
-        f"stage {stage}: {count(number, 'segment')}" for stage, number in sorted(entry.num_segments.items())
-    )
-    title = entry.instruction or entry.episode
+def _article(entry: SkillsPageEntry, figure: Html) -> Html:
+    facts = [duration(entry.seconds)]
+    facts += [f"stage {stage}: {count(number, 'segment')}" for stage, number in sorted(entry.num_segments.items())]
+    identity = (tag("code", entry.episode), SEPARATOR) if entry.instruction else None
     return tag(
         "article",
-        tag("h2", title),
-        tag("div", tag("code", entry.episode), f" \N{MIDDLE DOT} {duration(entry.seconds)} \N{MIDDLE DOT} ", segments),
-        zoomable_figure(source, f"Skill timeline of {entry.episode}", lazy=True),
-        data_search=f"{title} {entry.episode}".lower(),
+        tag("h2", entry.instruction or entry.episode),
+        tag("div", identity, SEPARATOR.join(facts)),
+        figure,
+        data_search=f"{entry.instruction or ''} {entry.episode}".lower(),
     )
 
 

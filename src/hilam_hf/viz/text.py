@@ -65,14 +65,20 @@ def duration(seconds: float | None) -> str:
     if whole < 60:
         return f"{whole}{NBSP}s"
     if whole < 3600:
-        return f"{whole // 60}{NBSP}min {whole % 60:02d}{NBSP}s"
+        return f"{whole // 60}{NBSP}min{NBSP}{whole % 60:02d}{NBSP}s"
     minutes = round(seconds / 60)
-    return f"{minutes // 60}{NBSP}h {minutes % 60:02d}{NBSP}min"
+    return f"{minutes // 60}{NBSP}h{NBSP}{minutes % 60:02d}{NBSP}min"
 
 
 def words(name: str) -> str:
     """A key or file name in words: underscores and slashes become spaces."""
     return name.replace("_", " ").replace("/", " ").strip()
+
+
+def in_words(name: str) -> str:
+    """A key or file name as a caption: in words, with a capital letter."""
+    text = words(name)
+    return text[:1].upper() + text[1:]
 
 
 def value_text(value: Any) -> str:

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from matplotlib.ticker import MaxNLocator
 
-from hilam_hf.viz.style import (
+from .style import (
     INK,
     MUTED,
     PAPER,

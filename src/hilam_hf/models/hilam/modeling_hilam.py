@@ -6,7 +6,7 @@ stride, C, H, W a frame.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor, nn
@@ -219,6 +219,14 @@ class HiLAMModel(HiLAMPreTrainedModel):
     def unstandardise(self, latents: Tensor) -> Tensor:
         """The inverse of `standardise`."""
         return upcast(latents) * self.latent_std + self.latent_mean
+
+    @overload
+    def extract_skills(self, inputs: list[Tensor], *, batch_size: int = 16) -> list[SkillExtraction]: ...
+
+    @overload
+    def extract_skills(
+        self, inputs: Tensor, attention_mask: Tensor | None = None, batch_size: int = 16
+    ) -> SkillExtraction | list[SkillExtraction]: ...
 
     @torch.no_grad()
     def extract_skills(

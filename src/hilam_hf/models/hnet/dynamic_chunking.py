@@ -150,16 +150,16 @@ class _Ema(torch.autograd.Function):
         # z before a sequence is 0, so a decay of 0 at its start is exact and keeps sequences apart.
         decay = (1 - weight).masked_fill(is_start, 0)
         smoothed = linear_recurrence(decay, weight[:, None] * states)
-        ctx.save_for_backward(states, weight, decay, smoothed)
+        ctx.save_for_backward(states, weight, is_start, decay, smoothed)
         return smoothed
 
     @staticmethod
     def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
-        states, weight, decay, smoothed = ctx.saved_tensors
+        states, weight, is_start, decay, smoothed = ctx.saved_tensors
         # g_k = dL/dz_k + (1 - w_(k+1)) g_(k+1)
         later_decay = F.pad(decay[1:], (0, 1))
         grad = linear_recurrence(later_decay.flip(0), grad_outputs[0].flip(0)).flip(0)
-        previous = F.pad(smoothed[:-1], (0, 0, 1, 0)).masked_fill((decay == 0)[:, None], 0)
+        previous = F.pad(smoothed[:-1], (0, 0, 1, 0)).masked_fill(is_start[:, None], 0)
         return weight[:, None] * grad, (grad * (states - previous)).sum(-1), None
 
 

@@ -1,4 +1,4 @@
-"""Configurations of UniSkill's inverse dynamics model (IDM) and of the forward dynamics models (FDM) that train with it."""
+"""Configurations of UniSkill's inverse dynamics model (IDM) and of the forward dynamics model (FDM) beside it."""
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -21,7 +21,7 @@ class UniSkillIDMConfig(PreTrainedConfig):
         mlp_ratio: Hidden width of a block's MLP as a multiple of `hidden_size`.
         latent_dim: Width of the latent action (UniSkill's skill, 64 as published).
         layer_norm_eps: Epsilon of every layer norm.
-        initializer_range: Standard deviation of the initial weights of linear layers.
+        initializer_range: Standard deviation of the initial position vectors; linear layers start at 1 / sqrt(fan-in).
     """
 
     model_type = "uniskill_idm"
@@ -47,7 +47,8 @@ class UniSkillIDMConfig(PreTrainedConfig):
     def validate_heads(self) -> None:
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
-                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads ({self.num_attention_heads})"
+                f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
+                f"({self.num_attention_heads})"
             )
 
     @property
@@ -67,7 +68,6 @@ class RegressionFDMConfig(PreTrainedConfig):
         hidden_size: Channels of the network at the cell resolution.
         num_blocks: Residual blocks on each side of, and at, the halved resolution.
         latent_dim: Width of the latent actions that condition the prediction.
-        initializer_range: Standard deviation of the initial weights of linear and convolution layers.
     """
 
     model_type = "regression_fdm"
@@ -78,7 +78,6 @@ class RegressionFDMConfig(PreTrainedConfig):
     hidden_size: int = 64
     num_blocks: int = 2
     latent_dim: int = 64
-    initializer_range: float = 0.02
 
     def validate_cells(self) -> None:
         if self.patch_size <= 0 or self.image_size % (2 * self.patch_size):

@@ -1,7 +1,7 @@
-"""A forward dynamics model that regresses the next frame in pixel space: the light alternative to UniSkill's diffusion model.
+"""A forward dynamics model that regresses the next frame in pixel space: the light alternative to UniSkill's diffusion.
 
-A small U-Net over space-to-depth cells predicts the change of the frame; the latent action modulates every residual block
-(FiLM, Perez et al. 2018). Shapes: B batch, C channels, H and W pixels, D width of a latent action.
+A small U-Net over space-to-depth cells predicts the change of the frame; the latent action modulates every residual
+block (FiLM, Perez et al. 2018). Shapes: B batch, C channels, H and W pixels, D width of a latent action.
 """
 
 from dataclasses import dataclass
@@ -17,6 +17,10 @@ from .configuration_uniskill import RegressionFDMConfig
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
 MIN_CHANGE = (0.1 / 255) ** 2
+
+
+class ZeroConv2d(nn.Conv2d):
+    """A convolution that starts at zero, so that what it adds to starts unchanged."""
 
 
 class ModulatedResidualBlock(nn.Module):
@@ -83,19 +87,19 @@ class RegressionFDM(ForwardDynamicsModel):
         self.mid_blocks = blocks(2 * width)
         self.up = nn.Conv2d(2 * width, 4 * width, 1)
         self.up_blocks = blocks(width)
-        self.out_conv = nn.Conv2d(width, cell_channels, 3, padding=1)
+        self.out_conv = ZeroConv2d(width, cell_channels, 3, padding=1)
         self.post_init()
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Conv2d):
+        if isinstance(module, ZeroConv2d):
+            init.zeros_(module.weight)
+            init.zeros_(module.bias)
+        elif isinstance(module, nn.Linear | nn.Conv2d):
             init.kaiming_normal_(module.weight, nonlinearity="linear")
             init.zeros_(module.bias)
         else:
             super()._init_weights(module)
-        if isinstance(module, RegressionFDM):
-            init.zeros_(module.out_conv.weight)
-            init.zeros_(module.out_conv.bias)
 
     def forward(self, frames: Tensor, latents: Tensor, next_frames: Tensor | None = None) -> RegressionFDMOutput:
         """Predicts the frames that follow, and the loss where they are given.

@@ -4,6 +4,7 @@ Shapes: B batch, T = 2 frames, S patches a frame, D hidden width, C channels, H 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -17,7 +18,13 @@ from .configuration_uniskill import UniSkillIDMConfig
 
 
 def eager_attention(
-    module: nn.Module, query: Tensor, key: Tensor, value: Tensor, attention_mask: Tensor | None, scaling: float, **kwargs
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
 ) -> tuple[Tensor, Tensor]:
     """The reference for the fast attention kernels; (B, H, S, D) in, (B, S, H, D) out."""
     scores = query @ key.transpose(-1, -2) * scaling
@@ -104,7 +111,7 @@ class UniSkillIDM(InverseDynamicsModel):
     supports_gradient_checkpointing = True
     _supports_sdpa = True
     _supports_attention_backend = True
-    _no_split_modules = ["SpatioTemporalBlock"]
+    _no_split_modules = ("SpatioTemporalBlock",)
 
     def __init__(self, config: UniSkillIDMConfig):
         super().__init__(config)
@@ -120,7 +127,12 @@ class UniSkillIDM(InverseDynamicsModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        super()._init_weights(module)
+        if isinstance(module, nn.Linear):
+            # A fixed 0.02 would leave layers this narrow almost silent.
+            init.normal_(module.weight, std=module.in_features**-0.5)
+            init.zeros_(module.bias)
+        else:
+            super()._init_weights(module)
         if isinstance(module, UniSkillIDM):
             init.normal_(module.spatial_positions, std=self.config.initializer_range)
             init.normal_(module.temporal_positions, std=self.config.initializer_range)

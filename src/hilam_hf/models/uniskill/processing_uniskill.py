@@ -7,8 +7,8 @@ from transformers.image_utils import PILImageResampling
 class UniSkillImageProcessorPil(PilBackend):
     """Resizes without keeping the aspect ratio (bilinear, antialiased, as UniSkill trains) and scales to [0, 1].
 
-    Normalisation to the range in which a network works is part of the models, so that every latent action model takes the
-    same frames.
+    Normalisation to the range in which a network works is part of the models, so that every latent action model takes
+    the same frames.
 
     Example:
         >>> processor = UniSkillImageProcessorPil(size={"height": 64, "width": 64})

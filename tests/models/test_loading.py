@@ -1,0 +1,53 @@
+"""Strict loading and the registration with transformers' Auto classes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from hilam_hf import AutoInverseDynamicsModel, RegressionFDM, UniSkillIDM
+from tests.models.test_uniskill import tiny_fdm, tiny_idm
+
+
+def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:
+    tiny_fdm().save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="kind 'regression_fdm', but UniSkillIDM takes 'uniskill_idm'"):
+        UniSkillIDM.from_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="AutoInverseDynamicsModel"):
+        AutoInverseDynamicsModel.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(("change", "message"), [("drop", "1 missing keys"), ("add", "1 unexpected keys")])
+def test_weights_that_do_not_fit_are_refused(tmp_path: Path, change: str, message: str) -> None:
+    tiny_idm().save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    if change == "drop":
+        del weights["proj.weight"]
+    else:
+        weights["extra.weight"] = torch.zeros(2)
+    save_file(weights, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    with pytest.raises(ValueError, match=message):
+        UniSkillIDM.from_pretrained(tmp_path)
+    _, info = UniSkillIDM.from_pretrained(tmp_path, strict=False, output_loading_info=True)
+    assert info["missing_keys"] == ({"proj.weight"} if change == "drop" else set())
+
+
+def test_a_missing_checkpoint_is_an_error(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="nowhere"):
+        RegressionFDM.from_pretrained(tmp_path / "nowhere")
+
+
+@pytest.mark.parametrize("order", ["import hilam_hf, transformers", "import transformers, hilam_hf"])
+def test_importing_the_package_registers_its_models_in_either_order(tmp_path: Path, order: str) -> None:
+    tiny_idm().save_pretrained(tmp_path)
+    code = f"{order}; print(type(transformers.AutoModel.from_pretrained({str(tmp_path)!r})).__name__)"
+    result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert result.stdout.strip() == "UniSkillIDM"
+
+
+def test_importing_the_package_alone_does_not_import_torch() -> None:
+    code = "import sys, hilam_hf, hilam_hf.envs, hilam_hf.cli; print('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
