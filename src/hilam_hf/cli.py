@@ -176,8 +176,8 @@ def skills(
     from .data.extraction import extract_skill_corpus
     from .models.hilam import HiLAMModel
 
-    hilam = _load(HiLAMModel, model, device)
     info = CorpusInfo.from_card(corpus)
+    hilam = _load(HiLAMModel, model, device)
     splits = {split: load_corpus(corpus, split) for split in info.splits}
     result = extract_skill_corpus(hilam, splits, info, out, model_name=model, overwrite=overwrite)
     segments = ", ".join(f"stage {stage}: {count}" for stage, count in result.info.segments.items())
@@ -287,6 +287,9 @@ def train_hilam_command(
     overrides: Overrides = None,
     config: ConfigFile = None,
     preset: Annotated[str, typer.Option(help="Size of the model: tiny or small.")] = "tiny",
+    idm: Annotated[
+        str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train HiLAM on a corpus of latent actions.
@@ -294,14 +297,15 @@ def train_hilam_command(
     [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
     """
     from .data.corpora import CorpusInfo, load_corpus
-    from .models.hilam import HiLAMConfig, HiLAMModel
+    from .models.auto import AutoInverseDynamicsModel
     from .training import TrainingConfig, load_config
-    from .training.hilam import train_hilam
+    from .training.hilam import new_hilam, train_hilam
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
     with _seeded(options.seed):
-        model = HiLAMModel(HiLAMConfig.preset(preset, latent_dim=info.latent_dim, stride=info.stride or 1))
+        own = None if idm is None else AutoInverseDynamicsModel.from_pretrained(idm)
+        model = new_hilam(info, preset, idm=own)
     train_hilam(model, load_corpus(corpus), info, options, output_dir=out, resume=resume)
     print(f"model in {out}/hilam")
 

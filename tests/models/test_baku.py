@@ -216,7 +216,7 @@ def test_activation_checkpointing_gives_the_same_gradients():
     model(**inputs).loss.backward()
     expected = model.trunk.layers[0].mlp_up.weight.grad.clone()
     model.zero_grad()
-    model.activation_checkpointing_enable()
+    model.gradient_checkpointing_enable()
     model(**inputs).loss.backward()
     torch.testing.assert_close(model.trunk.layers[0].mlp_up.weight.grad, expected)
 

@@ -70,6 +70,14 @@ class TestHiLAMModel(ModelTesterMixin):
         return {"latent_actions": batch, "attention_mask": mask}
 
 
+def test_a_stride_in_seconds_follows_the_rate() -> None:
+    config = HiLAMConfig.preset("tiny", latent_dim=4, stride=None, stride_seconds=0.5)
+    assert [config.stride_at(fps) for fps in (30, 5, 1)] == [15, 2, 1]
+    with pytest.raises(ValueError, match=r"fps: got none, but this model's stride is 0\.5 s"):
+        config.stride_at(None)
+    assert HiLAMConfig.preset("tiny", stride=7).stride_at(None) == 7
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

@@ -351,7 +351,7 @@ def test_activation_checkpointing_gives_equal_gradients() -> None:
     gradients = []
     for enable in (False, True):
         if enable:
-            model.activation_checkpointing_enable()
+            model.gradient_checkpointing_enable()
         model.zero_grad()
         model(states).last_hidden_state.square().sum().backward()
         gradients.append([parameter.grad.clone() for parameter in model.parameters()])

@@ -93,6 +93,8 @@ def extract_latent_actions(
                 continue
             split = "validation" if episode.id in validation_ids else "train"
             writer.add(_row(episode, k, latents, Path(root)), split)
+        if not writer.ids:
+            raise ValueError(f"none of the {len(episodes)} videos can be used; the first: {rejected[0].reason}")
     for video in rejected:
         logger.warning("set aside %s: %s", video.path, video.reason)
     return ExtractionResult(folder=Path(folder), info=writer.info, rejected=rejected)

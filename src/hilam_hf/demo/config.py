@@ -23,7 +23,8 @@ class DemoConfig:
         episodes_per_task: Expert episodes recorded of each task; their videos are the corpus without actions.
         expert_noise: Standard deviation of the noise on the expert's actions.
         held_out_fraction: Fraction of the episodes that no model trains on.
-        stride: k, frames between the two frames of a latent action.
+        stride: k, frames between the two frames of a latent action, for recordings.
+        stride_seconds: The same in seconds, for `videos`, which may differ in rate.
         lam: Training of the latent action model.
         idm: Options of `UniSkillIDMConfig`.
         fdm: Options of `RegressionFDMConfig`.
@@ -50,6 +51,7 @@ class DemoConfig:
     expert_noise: float = 0.1
     held_out_fraction: float = 0.1
     stride: int = 5
+    stride_seconds: float = 0.5
     lam: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(max_steps=500, batch_size=32, learning_rate=1e-3)
     )
@@ -111,6 +113,11 @@ class DemoConfig:
             max_steps=10,
             timelines=2,
         )
+
+    @property
+    def stride_options(self) -> dict[str, Any]:
+        """k as data sets and extraction take it."""
+        return {"stride": self.stride} if self.videos is None else {"stride_seconds": self.stride_seconds}
 
     def seeded(self, training: Any) -> Any:
         """A stage's training options with the demo's seed."""

@@ -11,6 +11,7 @@ class DemoPaths:
     def __init__(self, folder: Path):
         self.folder = folder
         self.recordings = folder / "recordings"
+        self.episodes = folder / "episodes.json"
         self.lam = folder / "lam"
         self.hilam = folder / "hilam"
         self.latent_actions = folder / "corpora" / "latent-actions"

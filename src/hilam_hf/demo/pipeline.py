@@ -57,6 +57,11 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
         )
     steps += [
         (
+            "check the videos",
+            "Every video is decoded once; what can't be used is set aside, and a tenth is held out to measure on.",
+            video_steps.check_videos,
+        ),
+        (
             "train latent actions",
             "An inverse dynamics model looks at two frames and says in 64 numbers what happened between them; a "
             "forward dynamics model has to draw the second frame from the first and those numbers. Both learn from "

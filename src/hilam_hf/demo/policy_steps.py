@@ -6,7 +6,6 @@ import torch
 
 from ..data.corpora import CorpusInfo, load_corpus
 from ..data.demonstrations import load_demonstrations
-from ..data.episodes import scan_videos
 from ..data.policy_data import PolicyDataset
 from ..evaluation import evaluate
 from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
@@ -14,6 +13,7 @@ from ..training.policy import finetune_policy, pretrain_policy
 from ..viz import plot_training_curves, save_figure
 from .config import DemoConfig
 from .paths import DemoPaths
+from .video_steps import load_episodes
 
 WITH, WITHOUT = "with_pretraining", "without_pretraining"
 
@@ -39,7 +39,7 @@ def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Pretrains both levels on videos labelled with skills and latent actions."""
     dataset = PolicyDataset.from_skill_corpus(
         load_corpus(paths.latent_skills),
-        scan_videos(paths.videos(config), progress=False).episodes,
+        [episode for episodes in load_episodes(paths) for episode in episodes],
         config.image_size,
         config.skill_stage,
         camera=config.camera,

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..evaluation.provenance import machine, package_versions
+from ..hub import Measurement, write_model_card
 from ..viz import plot_success_bars, write_report
 from .config import DemoConfig
 from .paths import DemoPaths
@@ -91,6 +92,7 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
             "options": dataclasses.asdict(config),
         },
     }
+    _write_cards(config, paths, record)
     (paths.folder / "report.json").write_text(json.dumps(record, indent=2) + "\n")
     videos = []
     if config.videos is None:
@@ -102,7 +104,8 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
 def _lam(results: dict[str, dict[str, Any]]) -> dict[str, Any]:
     extraction = results["extract latent actions"]
     lam = _without_detail(results["train latent actions"])
-    lam["rejected"] = lam["rejected"] + extraction["rejected"]
+    lam["episodes"] = results["check the videos"]["episodes"]
+    lam["rejected"] = results["check the videos"]["rejected"] + extraction["rejected"]
     # Unknown where true motion is: videos without a simulator behind them.
     lam["probe_r2"] = extraction.get("probe_r2")
     lam["probe_r2_per_axis"] = extraction.get("probe_r2_per_axis")
@@ -186,6 +189,39 @@ def _artifacts(config: DemoConfig, paths: DemoPaths) -> list[dict[str, str]]:
         {"name": name, "path": paths.relative(path), "load": f'{kind}.from_pretrained("{path}")'}
         for name, path, kind in models
     ] + [{"name": name, "path": paths.relative(path), "load": f'load_dataset("{path}")'} for name, path in corpora]
+
+
+def _write_cards(config: DemoConfig, paths: DemoPaths, record: dict[str, Any]) -> None:
+    """Gives every checkpoint a card with what was measured of it."""
+    source = "Meta-World expert videos" if config.videos is None else "user videos"
+    lam, hilam = record["lam"], record["hilam"]
+    measured: dict[str, list[Measurement]] = {
+        paths.relative(paths.lam / "idm"): []
+        if lam["probe_r2"] is None
+        else [Measurement(metric="probe_r2", value=lam["probe_r2"], dataset=source, note="held out")],
+        paths.relative(paths.lam / "fdm"): [
+            Measurement(metric="error_vs_copy", value=lam["error_vs_copy"], dataset=source, note="held out")
+        ],
+        paths.relative(paths.hilam / "hilam"): [
+            Measurement(metric="error_vs_repeat", value=hilam["error_vs_repeat"], dataset=source, note="held out")
+        ],
+    }
+    for arm in (WITH, WITHOUT) if "policies" in record else ():
+        measured[paths.relative(paths.finetuning(arm) / "policy")] = [
+            Measurement(metric="success_rate", value=rate["rate"], dataset=f"Meta-World {task}", note=_rate(rate))
+            for task, rate in record["policies"][arm]["tasks"].items()
+        ]
+    for artifact in record["artifacts"]:
+        if "from_pretrained" in artifact["load"]:
+            kind = artifact["load"].partition(".")[0]
+            write_model_card(
+                paths.folder / artifact["path"],
+                title=f"{artifact['name'][0].upper()}{artifact['name'][1:]} of the hilam-hf demo",
+                description=f"Trained by `hilam demo` on {source} ({record['skills']['num_episodes']} episodes).",
+                usage=f"from hilam_hf import {kind}\n\nmodel = {artifact['load']}",
+                measurements=measured.get(artifact["path"], []),
+                provenance=record["provenance"],
+            )
 
 
 def _figures(paths: DemoPaths, record: dict[str, Any]) -> dict[str, Any]:

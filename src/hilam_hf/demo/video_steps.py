@@ -1,5 +1,6 @@
 """The video half of the demo: videos to latent actions to skills. No step sees an action."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,14 @@ from torch.utils.data import DataLoader
 
 from ..data.corpora import CorpusInfo, latent_actions_array, load_corpus
 from ..data.demonstrations import load_demonstrations
-from ..data.episodes import Episode, scan_videos, split_episodes
+from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ..data.extraction import extract_latent_actions, extract_skill_corpus
 from ..data.frames import FramePairDataset
 from ..envs import record_demonstrations
 from ..evaluation.hilam import evaluate_hilam
 from ..evaluation.lam import displacements, linear_probe, next_frame_errors
 from ..models.auto import AutoInverseDynamicsModel
-from ..models.hilam import HiLAMConfig, HiLAMModel
+from ..models.hilam import HiLAMModel
 from ..models.uniskill import (
     RegressionFDM,
     RegressionFDMConfig,
@@ -24,7 +25,7 @@ from ..models.uniskill import (
     UniSkillIDMConfig,
     UniSkillImageProcessorPil,
 )
-from ..training.hilam import train_hilam
+from ..training.hilam import new_hilam, train_hilam
 from ..training.lam import train_lam
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
 from .config import DemoConfig
@@ -49,16 +50,43 @@ def record(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     return {"failures": list(summary.failures), "detail": str(summary)}
 
 
-def split_videos(config: DemoConfig, paths: DemoPaths) -> tuple[list[Episode], list[Episode], list[Any]]:
-    """Training episodes, held-out episodes, and files that were set aside."""
-    folder = scan_videos(paths.videos(config), min_frames=config.stride + 2)
-    training, held_out = split_episodes(folder.episodes, config.held_out_fraction, config.seed)
-    return training, held_out, folder.rejected
+def check_videos(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
+    """Decodes every video once, sets aside what can't be used, and holds some episodes out."""
+    folder = scan_videos(paths.videos(config), check="all")
+    usable, rejected = [], list(folder.rejected)
+    for episode in folder.episodes:
+        k = resolve_stride(
+            episode.fps, frames=config.stride_options.get("stride"), seconds=config.stride_options.get("stride_seconds")
+        )
+        if episode.num_frames > k + 1:
+            usable.append(episode)
+        else:
+            reason = f"it holds {episode.num_frames} frames; two latent actions take {k + 2}"
+            rejected.append(RejectedVideo(episode.path, reason))
+    if len(usable) < 2:
+        raise ValueError(
+            f"{folder.root}: {len(usable)} videos can be used; give at least 2, one to learn from, one to hold out"
+        )
+    training, held_out = split_episodes(usable, config.held_out_fraction, config.seed)
+    splits = {"training": training, "held_out": held_out}
+    paths.episodes.write_text(json.dumps({name: [vars(e) for e in episodes] for name, episodes in splits.items()}))
+    return {
+        "episodes": {name: len(episodes) for name, episodes in splits.items()},
+        "rejected": [vars(video) for video in rejected],
+        "detail": f"{len(training)} videos to learn from, {len(held_out)} held out, {len(rejected)} set aside.",
+    }
+
+
+def load_episodes(paths: DemoPaths) -> tuple[list[Episode], list[Episode]]:
+    """Training and held-out episodes, as `check_videos` split them."""
+    splits = json.loads(paths.episodes.read_text())
+    training, held_out = ([Episode(**values) for values in splits[name]] for name in ("training", "held_out"))
+    return training, held_out
 
 
 def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Trains inverse and forward dynamics on pairs of frames and measures them on held-out episodes."""
-    training, held_out, rejected = split_videos(config, paths)
+    training, held_out = load_episodes(paths)
     size = config.image_size
     torch.manual_seed(config.seed)
     idm = UniSkillIDM(UniSkillIDMConfig(image_size=size, **config.idm))
@@ -66,13 +94,13 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
     result = train_lam(
         idm,
         fdm,
-        FramePairDataset(training, size, stride=config.stride),
+        FramePairDataset(training, size, **config.stride_options),
         config.seeded(config.lam),
         output_dir=paths.lam,
         processor=UniSkillImageProcessorPil(size={"height": size, "width": size}),
     )
     save_figure(plot_training_curves({"loss": result.history["loss"]}), paths.figure("lam_training"))
-    pairs = FramePairDataset(held_out, size, stride=config.stride, progress=False)
+    pairs = FramePairDataset(held_out, size, **config.stride_options, progress=False)
     shuffled = DataLoader(pairs, batch_size=64, shuffle=True, generator=torch.Generator().manual_seed(config.seed))
     errors = next_frame_errors(idm, fdm, ((batch["frames"], batch["next_frames"]) for batch in shuffled))
     _draw_predictions(idm, fdm, pairs, paths.figure("next_frames"))
@@ -81,8 +109,6 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
         "copy_error": errors.copy_error,
         "shuffled_error": errors.shuffled_error,
         "error_vs_copy": errors.error_vs_copy,
-        "episodes": {"training": len(training), "held_out": len(held_out)},
-        "rejected": [{"path": video.path, "reason": video.reason} for video in rejected],
         "detail": f"Next-frame error on {len(held_out)} held-out episodes: {errors.error_vs_copy:.0%} of copying's.",
     }
 
@@ -99,7 +125,7 @@ def _draw_predictions(idm: Any, fdm: Any, pairs: FramePairDataset, path: Path) -
 
 def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Writes the latent-action corpus; where true motion is known, probes the latent actions for it."""
-    training, held_out, _ = split_videos(config, paths)
+    training, held_out = load_episodes(paths)
     idm = AutoInverseDynamicsModel.from_pretrained(paths.lam / "idm").eval()
     extraction = extract_latent_actions(
         idm,
@@ -107,13 +133,13 @@ def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
         paths.latent_actions,
         root=paths.videos(config),
         model_name=paths.relative(paths.lam / "idm"),
-        stride=config.stride,
+        **config.stride_options,
         validation_ids={episode.id for episode in held_out},
         overwrite=True,
     )
     info = extraction.info
     result: dict[str, Any] = {
-        "rejected": [{"path": video.path, "reason": video.reason} for video in extraction.rejected],
+        "rejected": [vars(video) for video in extraction.rejected],
         "detail": f"{info.num_latents} latent actions of {info.num_episodes} episodes.",
     }
     if config.videos is None:
@@ -143,8 +169,8 @@ def train_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Trains HiLAM on the latent-action corpus and measures it on the held-out episodes."""
     info = CorpusInfo.from_card(paths.latent_actions)
     torch.manual_seed(config.seed)
-    options = {"stride": config.stride, "skill_stage": config.skill_stage, **config.hilam_model}
-    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=info.latent_dim, **options))
+    idm = AutoInverseDynamicsModel.from_pretrained(paths.lam / "idm")
+    model = new_hilam(info, "tiny", idm=idm, skill_stage=config.skill_stage, **config.hilam_model)
     result = train_hilam(
         model, load_corpus(paths.latent_actions), info, config.seeded(config.hilam), output_dir=paths.hilam
     )

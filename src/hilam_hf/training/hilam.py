@@ -1,6 +1,7 @@
 """Training of HiLAM on a latent-action corpus."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -10,9 +11,10 @@ from torch.utils.data import Dataset
 
 from ..data.collate import collate_sequences
 from ..data.corpora import CorpusInfo
-from ..models.hilam import HiLAMModel
+from ..models.dynamics import InverseDynamicsModel
+from ..models.hilam import HiLAMConfig, HiLAMModel
 from .config import TrainingConfig
-from .loop import TrainingResult, train
+from .loop import TrainingResult, save_model, train
 
 
 class LatentSequences(Dataset[Tensor]):
@@ -28,6 +30,26 @@ class LatentSequences(Dataset[Tensor]):
 
     def __getitem__(self, index: int) -> Tensor:
         return self.sequences[index]
+
+
+def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None = None, **options: Any) -> HiLAMModel:
+    """An untrained HiLAM that fits a corpus.
+
+    Args:
+        info: What the corpus' card says.
+        preset: Size of the model, of `HiLAMConfig.preset`.
+        idm: The inverse dynamics model that made the corpus. With it the checkpoint takes frames, too, and not only
+            latent actions; it stays frozen.
+        **options: Further fields of `HiLAMConfig`.
+    """
+    stride = {"stride": info.stride, "stride_seconds": info.stride_seconds if info.stride is None else None}
+    idm_config = None if idm is None else idm.config
+    model = HiLAMModel(
+        HiLAMConfig.preset(preset, latent_dim=info.latent_dim, idm_config=idm_config, **stride, **options)
+    )
+    if idm is not None and model.idm is not None:
+        model.idm.load_state_dict(idm.state_dict())
+    return model
 
 
 def train_hilam(
@@ -71,7 +93,7 @@ def train_hilam(
         resume=resume,
         description="HiLAM",
     )
-    model.eval().save_pretrained(Path(output_dir) / "hilam")
+    save_model(model, Path(output_dir) / "hilam")
     return result
 
 

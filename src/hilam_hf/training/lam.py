@@ -10,7 +10,7 @@ from transformers.utils import ModelOutput
 
 from ..models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .config import TrainingConfig
-from .loop import TrainingResult, train
+from .loop import TrainingResult, save_model, train
 
 
 class LatentActionModel(nn.Module):
@@ -68,10 +68,8 @@ def train_lam(
         resume=resume,
         description="latent action model",
     )
-    idm.eval().save_pretrained(Path(output_dir) / "idm")
-    fdm.eval().save_pretrained(Path(output_dir) / "fdm")
-    if processor is not None:
-        processor.save_pretrained(Path(output_dir) / "idm")
+    save_model(idm, Path(output_dir) / "idm", processor)
+    save_model(fdm, Path(output_dir) / "fdm")
     return result
 
 

@@ -7,10 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator
+from accelerate import Accelerator, PartialState
 from accelerate.utils import set_seed
+from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
+from transformers.image_processing_utils import BaseImageProcessor
 
 from .callbacks import Callback, History, ProgressBar, TrainingState
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -101,6 +103,24 @@ def train(
         if config.tracker is not None:
             accelerator.end_training()
     return TrainingResult(model=state.model, steps=state.step, history=history.entries)
+
+
+def save_model(model: Any, folder: Path, processor: BaseImageProcessor | None = None) -> None:
+    """Puts a trained model into evaluation mode and saves it, once and not from every process.
+
+    Raises:
+        OSError: If it can't be written, naming the folder.
+    """
+    model.eval()
+    state = PartialState()
+    if state.is_main_process:
+        try:
+            model.save_pretrained(folder)
+            if processor is not None:
+                processor.save_pretrained(folder)
+        except (OSError, SafetensorError) as error:
+            raise OSError(f"cannot write the model to {folder}: {error}; free some space and resume") from error
+    state.wait_for_everyone()
 
 
 def _run(

@@ -16,7 +16,7 @@ from ..data.policy_data import PolicyDataset
 from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyOutput
 from ..optional import require
 from .config import TrainingConfig
-from .loop import TrainingResult, train
+from .loop import TrainingResult, save_model, train
 
 
 @dataclass(kw_only=True)
@@ -112,7 +112,7 @@ def pretrain_policy(
         resume=resume,
         description="pretraining the policy",
     )
-    policy.eval().save_pretrained(Path(output_dir) / "policy")
+    save_model(policy, Path(output_dir) / "policy")
     return result
 
 
@@ -162,9 +162,9 @@ def finetune_policy(
         description="fine-tuning the policy",
     )
     if config.method == "lora":
-        trained.save_pretrained(Path(output_dir) / "adapter")
+        save_model(trained, Path(output_dir) / "adapter")
         policy = trained.merge_and_unload()
-    policy.eval().save_pretrained(Path(output_dir) / "policy")
+    save_model(policy, Path(output_dir) / "policy")
     return dataclasses.replace(result, model=policy)
 
 

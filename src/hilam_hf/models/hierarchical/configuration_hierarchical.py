@@ -4,7 +4,7 @@ from dataclasses import field
 from typing import Any, ClassVar, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers.configuration_utils import SubConfigSpec
 
 from ..baku.configuration_baku import ActingConfig, BakuConfig, check_n_action_steps
 
@@ -40,9 +40,9 @@ class HierarchicalPolicyConfig(ActingConfig):
     """
 
     model_type = "hierarchical_policy"
-    sub_configs_defaults: ClassVar[dict[str, type[PreTrainedConfig]]] = {
-        "high_config": BakuConfig,
-        "low_config": BakuConfig,
+    sub_configs_defaults: ClassVar[dict[str, SubConfigSpec]] = {
+        "high_config": SubConfigSpec(BakuConfig),
+        "low_config": SubConfigSpec(BakuConfig),
     }
 
     high_config: BakuConfig | dict | None = None

@@ -32,7 +32,8 @@ class HiLAMConfig(PreTrainedConfig):
         lambda_ratio: Weight of the ratio loss (eq. 4), for every stage.
         num_reconstruction_steps: Time steps drawn from each batch for the reconstruction loss, which bounds its memory.
         skill_stage: The stage whose tokens are the skills, 1 being the outermost chunking; 2 in the paper.
-        stride: k, the number of frames between the two frames of a latent action.
+        stride: k, the number of frames between the two frames of a latent action. None: `stride_seconds` says it.
+        stride_seconds: k in seconds, for corpora whose episodes differ in rate.
         initializer_range: Standard deviation of the fresh input and output projections.
 
     Raises:
@@ -45,7 +46,7 @@ class HiLAMConfig(PreTrainedConfig):
 
     model_type = "hilam"
     sub_configs_defaults = {  # noqa: RUF012 - the base class turns this into a ClassVar
-        "hnet_config": HNetConfig,
+        "hnet_config": SubConfigSpec(HNetConfig),
         "idm_config": SubConfigSpec(AutoConfig, model_type="uniskill_idm", optional=True),
         "fdm_config": SubConfigSpec(AutoConfig, model_type="regression_fdm", optional=True),
     }
@@ -59,7 +60,8 @@ class HiLAMConfig(PreTrainedConfig):
     lambda_ratio: float | int = 0.03
     num_reconstruction_steps: int = 16
     skill_stage: int = 2
-    stride: int = 1
+    stride: int | None = 1
+    stride_seconds: float | int | None = None
     initializer_range: float = 0.02
 
     @classmethod
@@ -121,9 +123,35 @@ class HiLAMConfig(PreTrainedConfig):
                 "chunking stages. Lower it, or use a deeper arch_layout."
             )
 
+    def stride_at(self, fps: float | None) -> int:
+        """k in frames for a video of `fps` frames a second, at least 1.
+
+        Raises:
+            ValueError: If k is given in seconds and the rate is not known.
+        """
+        if self.stride is not None:
+            return self.stride
+        if fps is None:
+            raise ValueError(
+                f"fps: got none, but this model's stride is {self.stride_seconds} s. Give the video's rate."
+            )
+        assert self.stride_seconds is not None
+        return max(1, round(self.stride_seconds * fps))
+
+    def validate_stride(self) -> None:
+        """Checks that the stride is given once, in frames or in seconds, and is positive."""
+        if (self.stride is None) == (self.stride_seconds is None):
+            raise ValueError(
+                f"stride: got {self.stride} frames and {self.stride_seconds} seconds, expected one of them. "
+                "Set the other to None."
+            )
+        value = self.stride_seconds if self.stride is None else self.stride
+        if value is not None and value <= 0:
+            raise ValueError(f"stride: got {value}, expected a number above 0. Raise it.")
+
     def validate_sizes(self) -> None:
         """Checks that sizes are positive and weights not negative."""
-        for name in ("latent_dim", "num_reconstruction_steps", "stride"):
+        for name in ("latent_dim", "num_reconstruction_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more. Raise it.")
         for name in ("lambda_rec", "lambda_ratio"):

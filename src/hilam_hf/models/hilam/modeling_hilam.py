@@ -221,11 +221,13 @@ class HiLAMModel(HiLAMPreTrainedModel):
         return upcast(latents) * self.latent_std + self.latent_mean
 
     @overload
-    def extract_skills(self, inputs: list[Tensor], *, batch_size: int = 16) -> list[SkillExtraction]: ...
+    def extract_skills(
+        self, inputs: list[Tensor], *, fps: float | None = None, batch_size: int = 16
+    ) -> list[SkillExtraction]: ...
 
     @overload
     def extract_skills(
-        self, inputs: Tensor, attention_mask: Tensor | None = None, batch_size: int = 16
+        self, inputs: Tensor, attention_mask: Tensor | None = None, fps: float | None = None, batch_size: int = 16
     ) -> SkillExtraction | list[SkillExtraction]: ...
 
     @torch.no_grad()
@@ -233,6 +235,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
         self,
         inputs: Tensor | Sequence[Tensor],
         attention_mask: Tensor | None = None,
+        fps: float | None = None,
         batch_size: int = 16,
     ) -> SkillExtraction | list[SkillExtraction]:
         """Segments sequences at every stage (eq. 5).
@@ -241,6 +244,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
             inputs: One sequence of latent actions (T, D); or of frames (T, C, H, W), floats in [0, 1] or uint8, for a
                 model with an IDM; or a list of those; or a padded batch (B, T, D) of latent actions.
             attention_mask: (B, T), for a padded batch only.
+            fps: Frames a second of the videos; needed for frames where the model's stride is in seconds.
             batch_size: Sequences that are computed at a time.
 
         Returns:
@@ -258,7 +262,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
             raise ValueError("attention_mask: got one without a padded batch (B, T, D), expected none. Drop it.")
         else:
             items = [inputs] if isinstance(inputs, Tensor) else inputs
-        sequences = [self._latents_of(item).to(self.device) for item in items]
+        sequences = [self._latents_of(item, fps).to(self.device) for item in items]
         results: list[SkillExtraction] = []
         for start in range(0, len(sequences), batch_size):
             results += self._extract_batch(sequences[start : start + batch_size])
@@ -284,12 +288,13 @@ class HiLAMModel(HiLAMPreTrainedModel):
     ) -> Tensor:
         """L_rec at random time steps: the FDM with ẑ_(t+1) and frame I_(t+1) against I_(t+k+1)."""
         loss_function = self._forward_dynamics_loss(forward_dynamics)
-        expected = (layout.batch_size, length + self.config.stride)
+        stride = self.config.stride_at(fps=None)
+        expected = (layout.batch_size, length + stride)
         if frames is None or frames.ndim != 5 or tuple(frames.shape[:2]) != expected:
             got = "none" if frames is None else f"shape {tuple(frames.shape)}"
             raise ValueError(
                 f"frames: got {got}, expected ({expected[0]}, {expected[1]}, C, H, W), the T + k frames of {length} "
-                f"latent actions with stride k = {self.config.stride}. Pass the frames of the same clips, padded "
+                f"latent actions with stride k = {stride}. Pass the frames of the same clips, padded "
                 "alike."
             )
         pairs = (~layout.is_start[1:]).nonzero().squeeze(1)
@@ -300,7 +305,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
         # Frames may stay in host memory: only the drawn ones are moved.
         sequence, target = sequence.to(frames.device), target.to(frames.device)
         current = as_float_frames(frames[sequence, target].to(predictions.device))
-        future = as_float_frames(frames[sequence, target + self.config.stride].to(predictions.device))
+        future = as_float_frames(frames[sequence, target + stride].to(predictions.device))
         return loss_function(current, predictions[steps], future)
 
     def _forward_dynamics_loss(self, forward_dynamics: nn.Module | ForwardDynamics | None) -> ForwardDynamics:
@@ -333,7 +338,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
             for row, sequence in enumerate(sequences)
         ]
 
-    def _latents_of(self, sequence: Tensor) -> Tensor:
+    def _latents_of(self, sequence: Tensor, fps: float | None) -> Tensor:
         """Checked latent actions (T, D) of one sequence of latent actions or frames."""
         if sequence.ndim == 4:
             if self.idm is None:
@@ -341,7 +346,7 @@ class HiLAMModel(HiLAMPreTrainedModel):
                     "inputs: got frames (T, C, H, W), but this checkpoint has no inverse dynamics model. Pass latent "
                     "actions (T, D), or build the model with idm_config."
                 )
-            return self.idm.encode_video(as_float_frames(sequence), stride=self.config.stride)
+            return self.idm.encode_video(as_float_frames(sequence), stride=self.config.stride_at(fps))
         if sequence.ndim != 2 or sequence.shape[1] != self.config.latent_dim or len(sequence) == 0:
             raise ValueError(
                 f"inputs: got a sequence of shape {tuple(sequence.shape)}, expected (T, {self.config.latent_dim}) "

@@ -1,0 +1,101 @@
+"""The command line: help, the way from videos to skills, and one clear line for every mistake."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from hilam_hf import cli
+from hilam_hf.data import CorpusInfo, load_corpus
+from tests.data.conftest import MakeVideo, make_video  # noqa: F401 - a fixture
+from tests.models.test_uniskill import tiny_fdm, tiny_idm
+
+COMMANDS = ["demo", "doctor", "record", "extract", "skills", "view", "eval"]
+STAGES = ["lam", "hilam", "policy", "finetune"]
+
+
+def run(*arguments: str | Path) -> int:
+    """Runs `hilam` in this process and returns its exit code."""
+    argv = sys.argv
+    sys.argv = ["hilam", *map(str, arguments)]
+    try:
+        cli.main()
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = argv
+    return 0
+
+
+@pytest.mark.parametrize("command", [*([name] for name in COMMANDS), *(["train", name] for name in STAGES)])
+def test_every_command_has_help_with_an_example(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*command, "--help") == 0
+    text = capsys.readouterr().out
+    assert "Example:" in text
+    assert f"hilam {' '.join(command)}" in " ".join(text.split())
+
+
+def test_the_way_from_videos_to_a_page_of_skills(
+    tmp_path: Path,
+    make_video: MakeVideo,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for name in ("a", "b"):
+        videos = make_video(f"{name}.mp4", num_frames=14).parent
+    (videos / "broken.mp4").write_bytes(b"no video")
+    steps = ("max_steps=2", "batch_size=2")
+    assert run("train", "lam", videos, "--stride", "2", "--image-size", "32", "--out", tmp_path / "lam", *steps) == 0
+    assert "broken.mp4" in capsys.readouterr().err
+    latents = tmp_path / "latents"
+    assert run("extract", videos, "--model", tmp_path / "lam" / "idm", "--stride", "2", "--out", latents) == 0
+    assert load_corpus(latents)["id"][:] == ["a", "b"]
+    assert run("train", "hilam", latents, "--out", tmp_path / "hilam", *steps) == 0
+    skills = tmp_path / "skills"
+    assert run("skills", latents, "--model", tmp_path / "hilam" / "hilam", "--out", skills) == 0
+    assert sorted(CorpusInfo.from_card(skills).skill_dims) == [1, 2]
+    assert run("view", skills, "--videos", videos, "--out", tmp_path / "page.html") == 0
+    assert (tmp_path / "page.html").read_text().count("data:image/png") >= 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["extract", "{missing}", "--model", "{idm}", "--stride", "2", "--out", "{out}"], "there is no such folder"),
+        (["extract", "{empty}", "--model", "{idm}", "--stride", "2", "--out", "{out}"], "no videos here"),
+        (["extract", "{videos}", "--model", "{fdm}", "--stride", "2", "--out", "{out}"], "AutoInverseDynamicsModel"),
+        (["extract", "{videos}", "--model", "{missing}", "--stride", "2", "--out", "{out}"], "missing"),
+        (["extract", "{videos}", "--model", "{idm}", "--out", "{out}"], "stride"),
+        (["extract", "{videos}", "--model", "{idm}", "--stride", "99", "--out", "{out}"], "use a smaller stride"),
+        (["skills", "{missing}", "--model", "{idm}", "--out", "{out}"], "missing"),
+        (["train", "lam", "{videos}", "--stride", "2", "--out", "{out}", "max_step=1"], "did you mean 'max_steps'"),
+        (["train", "hilam", "{videos}", "--out", "{out}"], "card"),
+        (["eval", "--policy", "random", "--tasks", "drawer-opne", "--out", "{out}"], "drawer-open"),
+        (["eval", "--policy", "{idm}", "--out", "{out}"], "kind 'uniskill_idm', but HierarchicalPolicy"),
+        (["demo", "--tasks", "no-such-task", "--out", "{out}"], "no-such-task"),
+        (["demo", "--videos", "{missing}", "--out", "{out}"], "there is no such folder"),
+        (["demo", "--smallest", "--out", "{videos}"], "is not empty and holds no demo"),
+    ],
+)
+def test_a_mistake_ends_in_one_line_and_a_non_zero_code(
+    tmp_path: Path,
+    make_video: MakeVideo,  # noqa: F811
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    places = {"missing": tmp_path / "missing", "out": tmp_path / "out", "videos": make_video().parent}
+    for name in ("empty", "idm", "fdm"):
+        places[name] = tmp_path / name
+    places["empty"].mkdir()
+    tiny_idm().save_pretrained(places["idm"])
+    tiny_fdm().save_pretrained(places["fdm"])
+    assert run(*(argument.format(**places) for argument in arguments)) == 1
+    errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1
+    assert message in errors[0]
+
+
+def test_debugging_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HILAM_DEBUG", "1")
+    with pytest.raises(OSError):
+        run("extract", tmp_path / "missing", "--model", "x", "--stride", "2", "--out", tmp_path / "out")
