@@ -58,9 +58,9 @@ class DemoConfig:
     idm: dict[str, Any] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3})
     fdm: dict[str, Any] = field(default_factory=lambda: {"hidden_size": 48})
     hilam: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(max_steps=400, batch_size=16, learning_rate=1e-3)
+        default_factory=lambda: TrainingConfig(max_steps=600, batch_size=16, learning_rate=1e-3)
     )
-    hilam_model: dict[str, Any] = field(default_factory=lambda: {"target_ratios": [4.0, 3.0]})
+    hilam_model: dict[str, Any] = field(default_factory=lambda: {"target_ratios": [4.0, 3.0], "lambda_ratio": 0.1})
     skill_stage: int = 2
     policy: dict[str, Any] = field(
         default_factory=lambda: {
@@ -75,10 +75,10 @@ class DemoConfig:
     pretraining: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(max_steps=600, batch_size=64, learning_rate=5e-4)
     )
-    demonstrations_per_task: int = 10
+    demonstrations_per_task: int = 3
     chunk_size: int = 10
     finetuning: FinetuningConfig = field(
-        default_factory=lambda: FinetuningConfig(max_steps=600, batch_size=64, learning_rate=5e-4)
+        default_factory=lambda: FinetuningConfig(max_steps=150, batch_size=64, learning_rate=5e-4)
     )
     rollouts_per_task: int = 20
     max_steps: int = 150

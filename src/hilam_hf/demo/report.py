@@ -61,7 +61,7 @@ class DemoReport:
             f"{'met    ' if aim['met'] else 'not met'}  {aim['name']}: {aim['value']} (aim {aim['aim']})"
             for aim in record["aims"]
         ]
-        lines += ["", f"Report: {self.page}"]
+        lines += ["", f"All steps took {record['provenance']['seconds'] / 60:.1f} minutes. Report: {self.page}"]
         return "\n".join(lines)
 
 
