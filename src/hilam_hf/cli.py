@@ -290,6 +290,12 @@ def train_hilam_command(
     idm: Annotated[
         str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
     ] = None,
+    fdm: Annotated[
+        str | None, typer.Option(help="Forward dynamics model for the reconstruction loss; needs --videos.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos that the corpus was made from, for --fdm.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train HiLAM on a corpus of latent actions.
@@ -297,7 +303,8 @@ def train_hilam_command(
     [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
     """
     from .data.corpora import CorpusInfo, load_corpus
-    from .models.auto import AutoInverseDynamicsModel
+    from .data.frame_store import FrameStore, VideoSource
+    from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
     from .training import TrainingConfig, load_config
     from .training.hilam import new_hilam, train_hilam
 
@@ -306,7 +313,16 @@ def train_hilam_command(
     with _seeded(options.seed):
         own = None if idm is None else AutoInverseDynamicsModel.from_pretrained(idm)
         model = new_hilam(info, preset, idm=own)
-    train_hilam(model, load_corpus(corpus), info, options, output_dir=out, resume=resume)
+    rows, forward_dynamics, frames = load_corpus(corpus), None, None
+    if (fdm is None) != (videos is None):
+        raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")
+    if fdm is not None and videos is not None:
+        forward_dynamics = AutoForwardDynamicsModel.from_pretrained(fdm)
+        sources = [VideoSource(str(videos / row["video"]), row["num_frames"]) for row in rows]
+        frames = FrameStore(sources, forward_dynamics.config.image_size)
+    train_hilam(
+        model, rows, info, options, output_dir=out, forward_dynamics=forward_dynamics, frames=frames, resume=resume
+    )
     print(f"model in {out}/hilam")
 
 

@@ -31,8 +31,8 @@ def tiny_idm(**changes: Any) -> UniSkillIDM:
 
 def tiny_fdm(**changes: Any) -> RegressionFDM:
     torch.manual_seed(0)
-    options = {"image_size": SIZE, "patch_size": 4, "hidden_size": 8, "num_blocks": 1}
-    return RegressionFDM(RegressionFDMConfig(latent_dim=LATENT, **options | changes)).eval()
+    options = {"latent_dim": LATENT, "image_size": SIZE, "patch_size": 4, "hidden_size": 8, "num_blocks": 1}
+    return RegressionFDM(RegressionFDMConfig(**options | changes)).eval()
 
 
 class TestUniSkillIDM(ModelTesterMixin):

@@ -80,6 +80,34 @@ def test_hilam_takes_the_corpus_statistics_and_resumes_bit_for_bit(tmp_path: Pat
     torch.testing.assert_close(loaded(latents).predictions, whole(latents).predictions)
 
 
+class StillFrames:
+    """Frames whose brightness is their number, as `FrameStore` would read them."""
+
+    def read(self, episode: int, indices: range) -> Tensor:
+        return torch.tensor(list(indices), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE)
+
+
+def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_path: Path) -> None:
+    info = make_corpus(tmp_path / "corpus")
+    fdm = tiny_fdm(latent_dim=3)
+    torch.nn.init.normal_(fdm.out_conv.weight, std=0.05)
+    before = [parameter.clone() for parameter in fdm.parameters()]
+    config = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=1)
+    corpus = load_corpus(tmp_path / "corpus")
+    options = {"output_dir": tmp_path / "run", "forward_dynamics": fdm, "frames": StillFrames()}
+    result = train_hilam(tiny_hilam(), corpus, info, config, **options)
+    for step, loss in result.history["loss"]:
+        parts = {name: dict(values)[step] for name, values in result.history.items()}
+        weights = result.model.config
+        expected = parts["latent_loss"] + weights.lambda_rec * parts["reconstruction_loss"]
+        assert loss == pytest.approx(expected + weights.lambda_ratio * parts["ratio_loss"], rel=1e-4)
+        assert parts["reconstruction_loss"] > 0
+    for old, new in zip(before, fdm.parameters(), strict=True):
+        assert torch.equal(old, new)
+    with pytest.raises(ValueError, match="both forward_dynamics and frames"):
+        train_hilam(tiny_hilam(), corpus, info, config, output_dir=tmp_path / "x", forward_dynamics=fdm)
+
+
 def test_a_corpus_of_another_width_is_refused(tmp_path: Path) -> None:
     info = make_corpus(tmp_path / "corpus")
     with pytest.raises(ValueError, match="have 3 numbers, the model takes 4"):

@@ -85,7 +85,7 @@ def prepared_policy() -> HierarchicalPolicy:
 
 def options(kind: type[TrainingConfig] = TrainingConfig, **changes: Any) -> Any:
     return kind(
-        **{"max_steps": 80, "batch_size": 9, "learning_rate": 5e-3, "warmup_steps": 2, "log_every": 5} | changes
+        **{"max_steps": 80, "batch_size": 9, "learning_rate": 1.5e-3, "warmup_steps": 2, "log_every": 5} | changes
     )
 
 
@@ -99,7 +99,7 @@ def copied(policy: HierarchicalPolicy) -> dict[str, Tensor]:
 
 def test_pretraining_takes_the_labels_statistics_and_lowers_both_losses(tmp_path: Path) -> None:
     policy, dataset = make_policy(), make_dataset(video_labels)
-    result = pretrain_policy(policy, dataset, options(max_steps=200), output_dir=tmp_path)
+    result = pretrain_policy(policy, dataset, options(max_steps=150), output_dir=tmp_path)
     latents = torch.cat([episode.latent_actions for episode in dataset.episodes])
     # A skill counts as often as there are latent actions in its segment.
     skills = torch.cat([episode.skills.repeat_interleave(3, 0) for episode in dataset.episodes])

@@ -1,35 +1,60 @@
 """Training of HiLAM on a latent-action corpus."""
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset as Corpus
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ..data.collate import collate_sequences
 from ..data.corpora import CorpusInfo
-from ..models.dynamics import InverseDynamicsModel
-from ..models.hilam import HiLAMConfig, HiLAMModel
+from ..data.frame_store import FrameStore
+from ..models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
 
 
-class LatentSequences(Dataset[Tensor]):
-    """The latent-action sequences of a corpus, kept in memory (a latent action takes 256 bytes)."""
+class LatentSequences(Dataset[dict[str, Tensor]]):
+    """The latent-action sequences of a corpus, kept in memory (a latent action takes 256 bytes).
 
-    def __init__(self, corpus: Corpus):
+    Args:
+        corpus: Latent-action corpus.
+        frames: Frames of the same episodes, in the same order, for the reconstruction loss.
+    """
+
+    def __init__(self, corpus: Corpus, frames: FrameStore | None = None):
         self.sequences = [
             torch.from_numpy(np.asarray(latents, dtype=np.float32)) for latents in corpus["latent_actions"]
         ]
+        self.num_frames = corpus["num_frames"][:]
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __getitem__(self, index: int) -> Tensor:
-        return self.sequences[index]
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        item = {"latent_actions": self.sequences[index]}
+        if self.frames is not None:
+            item["frames"] = self.frames.read(index, range(self.num_frames[index]))
+        return item
+
+
+class HiLAMLoss(nn.Module):
+    """HiLAM with the frozen forward dynamics model of its reconstruction loss (paper eq. 4), if there is one."""
+
+    def __init__(self, model: HiLAMModel, forward_dynamics: ForwardDynamicsModel | None):
+        super().__init__()
+        self.model = model
+        self.forward_dynamics = None if forward_dynamics is None else forward_dynamics.eval().requires_grad_(False)
+
+    def forward(self, **inputs: Tensor) -> HiLAMOutput:
+        return self.model(**inputs, forward_dynamics=self.forward_dynamics)
 
 
 def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None = None, **options: Any) -> HiLAMModel:
@@ -59,9 +84,14 @@ def train_hilam(
     config: TrainingConfig,
     *,
     output_dir: str | Path,
+    forward_dynamics: ForwardDynamicsModel | None = None,
+    frames: FrameStore | None = None,
     resume: bool = False,
 ) -> TrainingResult:
     """Trains HiLAM in place by next-latent prediction (paper eq. 4) and saves it as `output_dir/hilam`.
+
+    With a forward dynamics model and the frames, predicted latent actions also have to lead to the right next frames
+    (the reconstruction loss, weighted by the model's `lambda_rec`).
 
     Args:
         model: The model; it takes the corpus' statistics.
@@ -69,11 +99,16 @@ def train_hilam(
         corpus_info: What its card says.
         config: Training options.
         output_dir: Folder for checkpoints, history and the trained model.
+        forward_dynamics: Forward dynamics model that belongs to the corpus' latent actions; it stays frozen.
+        frames: Frames of the corpus' episodes in its order, at the size of `forward_dynamics`.
         resume: Continue from the latest checkpoint in `output_dir`.
 
     Raises:
-        ValueError: If the corpus' latent actions are of another width, or its card has no statistics.
+        ValueError: If only one of `forward_dynamics` and `frames` is given, the corpus' latent actions are of another
+            width, or its card has no statistics.
     """
+    if (forward_dynamics is None) != (frames is None):
+        raise ValueError("the reconstruction loss takes both forward_dynamics and frames; give both or neither")
     if corpus_info.latent_dim != model.config.latent_dim:
         raise ValueError(
             f"the corpus' latent actions have {corpus_info.latent_dim} numbers, "
@@ -85,8 +120,8 @@ def train_hilam(
     # A dimension that never changes stays at zero instead of becoming noise of unit size.
     model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.where(std > 0, std, torch.ones_like(std)))
     result = train(
-        model,
-        LatentSequences(corpus),
+        HiLAMLoss(model, forward_dynamics),
+        LatentSequences(corpus, frames),
         config,
         collate_fn=collate_latent_actions,
         output_dir=output_dir,
@@ -94,10 +129,17 @@ def train_hilam(
         description="HiLAM",
     )
     save_model(model, Path(output_dir) / "hilam")
-    return result
+    return dataclasses.replace(result, model=model)
 
 
-def collate_latent_actions(sequences: list[Tensor]) -> dict[str, Tensor]:
-    """Pads sequences to HiLAM's inputs: `latent_actions` (B, T, D) and `attention_mask` (B, T)."""
-    batch = collate_sequences(sequences)
-    return {"latent_actions": batch["latents"], "attention_mask": batch["attention_mask"]}
+def collate_latent_actions(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
+    """Pads items to HiLAM's inputs.
+
+    Returns:
+        `latent_actions` (B, T, D), `attention_mask` (B, T) and, where items have them, `frames` (B, T + k, C, H, W).
+    """
+    batch = collate_sequences([item["latent_actions"] for item in items])
+    inputs = {"latent_actions": batch["latents"], "attention_mask": batch["attention_mask"]}
+    if "frames" in items[0]:
+        inputs["frames"] = pad_sequence([item["frames"] for item in items], batch_first=True)
+    return inputs
