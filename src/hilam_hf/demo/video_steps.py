@@ -120,7 +120,11 @@ def _draw_predictions(idm: Any, fdm: Any, pairs: FramePairDataset, path: Path) -
     current = torch.stack([pair["frames"] for pair in chosen]).float() / 255
     target = torch.stack([pair["next_frames"] for pair in chosen]).float() / 255
     predicted = fdm.predict(current, idm.encode(current, target))
-    save_figure(plot_next_frames(current, predicted, target, baseline=current), path)
+    errors = {
+        "squared error, predicted": (predicted - target).square().mean((1, 2, 3)),
+        "squared error, copy": (current - target).square().mean((1, 2, 3)),
+    }
+    save_figure(plot_next_frames(current, predicted, target, baseline=current, errors=errors), path)
 
 
 def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
