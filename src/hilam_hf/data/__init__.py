@@ -1,7 +1,7 @@
 """Videos and episodes in, corpora and training samples out."""
 
-from hilam_hf.data.collate import collate_policy, collate_sequences
-from hilam_hf.data.corpora import (
+from .collate import collate_policy, collate_sequences
+from .corpora import (
     CorpusStatistics,
     corpus_statistics,
     latent_actions_array,
@@ -12,10 +12,10 @@ from hilam_hf.data.corpora import (
     write_latent_action_corpus,
     write_skill_corpus,
 )
-from hilam_hf.data.corpus_info import CorpusInfo, dataset_card
-from hilam_hf.data.corpus_writer import CorpusWriter
-from hilam_hf.data.demonstrations import DemonstrationWriter, load_demonstrations
-from hilam_hf.data.episodes import (
+from .corpus_info import CorpusInfo, dataset_card
+from .corpus_writer import CorpusWriter
+from .demonstrations import DemonstrationWriter, load_demonstrations
+from .episodes import (
     Episode,
     RejectedVideo,
     VideoFolder,
@@ -23,10 +23,10 @@ from hilam_hf.data.episodes import (
     scan_videos,
     split_episodes,
 )
-from hilam_hf.data.frame_store import FrameStore, VideoSource
-from hilam_hf.data.frames import FramePairDataset, load_episode_frames, to_float
-from hilam_hf.data.policy_data import PolicyDataset, PolicyEpisode
-from hilam_hf.data.video import (
+from .frame_store import FrameStore, VideoSource
+from .frames import FramePairDataset, load_episode_frames, to_float
+from .policy_data import PolicyDataset, PolicyEpisode
+from .video import (
     VIDEO_EXTENSIONS,
     VideoError,
     VideoInfo,

@@ -18,10 +18,10 @@ import pyarrow as pa
 from datasets import Dataset, load_dataset
 from numpy.typing import NDArray
 
-from hilam_hf.data.corpus_info import CARD_FILE, CorpusInfo, CorpusKind
-from hilam_hf.data.corpus_rows import VideoColumn, to_numpy
-from hilam_hf.data.corpus_writer import SPLITS, CorpusWriter
-from hilam_hf.data.statistics import RunningStatistics
+from .corpus_info import CARD_FILE, CorpusInfo, CorpusKind
+from .corpus_rows import VideoColumn, to_numpy
+from .corpus_writer import SPLITS, CorpusWriter
+from .statistics import RunningStatistics
 
 Rows = Iterable[Mapping[str, Any]]
 

@@ -14,7 +14,7 @@ import pyarrow as pa
 from datasets import Features, List, Value, Video
 from numpy.typing import NDArray
 
-from hilam_hf.data.corpus_info import CorpusInfo
+from .corpus_info import CorpusInfo
 
 VideoColumn = Literal["path", "embed"]
 """How a corpus refers to a video: by relative path, or with the file itself inside (a `Video` feature)."""

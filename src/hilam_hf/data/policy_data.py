@@ -18,9 +18,9 @@ from datasets import Dataset as Table
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hilam_hf.data.corpora import latent_actions_array, unpack_boundaries, vectors_array
-from hilam_hf.data.episodes import Episode
-from hilam_hf.data.frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
+from .corpora import latent_actions_array, unpack_boundaries, vectors_array
+from .episodes import Episode
+from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
 
 
 @dataclass(frozen=True)

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from hilam_hf.data.containers import declared_size
-from hilam_hf.data.files import atomic_path
+from .containers import declared_size
+from .files import atomic_path
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -189,16 +190,17 @@ class ActingMixin:
         self._executor = None
         self._histories = {}
 
+    @abstractmethod
     def _acting_configs(self) -> list[BakuConfig]:
         """The trunks that observe; the last one predicts the chunks."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _action_normalizer(self) -> Normalizer:
-        raise NotImplementedError
+        """Maps predictions to the environment's units; raises a ValueError where the policy has no actions yet."""
 
+    @abstractmethod
     def _predict_chunk(self, inputs: PolicyInputs) -> Tensor:
         """(B, Q, A) normalised actions, after every history has taken in the observation."""
-        raise NotImplementedError
 
     def _chunk_executor(self) -> TemporalAggregator | OpenLoop:
         if self._executor is None:
