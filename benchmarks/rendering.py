@@ -23,7 +23,7 @@ def milliseconds_per_frame(quality: str, frames: int) -> float:
 
 
 def _seconds_per_step(frames: int, **options: object) -> float:
-    env = make_env("drawer-open", image_size=IMAGE_SIZE, camera="workspace", **options)
+    env = make_env("drawer-open", image_size=IMAGE_SIZE, camera="corner2", **options)
     env.reset(seed=0)
     action, seconds = np.zeros(4, dtype=np.float32), []
     for _ in range(frames + 3):
