@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 from hilam_hf import AutoForwardDynamicsModel, AutoInverseDynamicsModel, HiLAMConfig, HiLAMModel
 from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
 from hilam_hf.training import TrainingConfig
-from hilam_hf.training.hilam import train_hilam
+from hilam_hf.training.hilam import HiLAMLoss, train_hilam
 from hilam_hf.training.lam import LatentActionModel, train_lam
 from tests.models.test_uniskill import SIZE, tiny_fdm, tiny_idm
 
@@ -104,6 +104,7 @@ def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_p
         assert parts["reconstruction_loss"] > 0
     for old, new in zip(before, fdm.parameters(), strict=True):
         assert torch.equal(old, new)
+    assert not HiLAMLoss(tiny_hilam(), fdm).train().forward_dynamics.training
     with pytest.raises(ValueError, match="both forward_dynamics and frames"):
         train_hilam(tiny_hilam(), corpus, info, config, output_dir=tmp_path / "x", forward_dynamics=fdm)
 

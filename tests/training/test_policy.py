@@ -118,6 +118,7 @@ def test_fine_tuning_leaves_the_high_level_as_it_was(tmp_path: Path) -> None:
     result = finetune_policy(policy, dataset, options(FinetuningConfig), output_dir=tmp_path)
     after = copied(policy)
     assert not changed(before, after, "high_level.")
+    assert not any(parameter.requires_grad for parameter in policy.high_level.parameters())
     assert changed(before, after, "low_level.vision_encoders.")
     assert changed(before, after, "low_level.action_head.")
     assert result.history["action_loss"][-1][1] < 0.8 * result.history["action_loss"][0][1]

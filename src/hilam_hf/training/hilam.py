@@ -53,6 +53,13 @@ class HiLAMLoss(nn.Module):
         self.model = model
         self.forward_dynamics = None if forward_dynamics is None else forward_dynamics.eval().requires_grad_(False)
 
+    def train(self, mode: bool = True) -> "HiLAMLoss":
+        """Sets the mode; the frozen forward dynamics model always stays in evaluation mode."""
+        super().train(mode)
+        if self.forward_dynamics is not None:
+            self.forward_dynamics.eval()
+        return self
+
     def forward(self, **inputs: Tensor) -> HiLAMOutput:
         return self.model(**inputs, forward_dynamics=self.forward_dynamics)
 
