@@ -4,10 +4,14 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
+from datasets import load_dataset
 
 from hilam_hf.data import DemonstrationWriter, VideoReader, load_demonstrations, scan_videos, vectors_array
+from hilam_hf.data.demonstrations import demonstration_features
 from tests.data.conftest import frame_numbers, numbered_frames
 
 
@@ -54,6 +58,39 @@ def test_round_trip(tmp_path: Path) -> None:
         np.testing.assert_array_equal(vectors_array(dataset, column, 0), values[column].astype(np.float32))
     reader = VideoReader(tmp_path / row["video"])
     assert frame_numbers(reader.read()) == list(range(7)) and reader.info.fps == 20.0
+
+
+def test_phases_of_new_recordings_and_none_of_old_ones(tmp_path: Path) -> None:
+    phases = ["approach"] * 4 + ["grasp"] * 2
+    with DemonstrationWriter(tmp_path) as writer:
+        writer.add("a/new", **episode(6, task="a", phases=phases))
+        writer.add("a/unknown", **episode(6, task="a"))
+    for name in ("new", "unknown"):
+        file = tmp_path / "demonstrations" / "a" / f"{name}.parquet"
+        features = demonstration_features(4, 5)
+        del features["phases"]
+        old = pq.read_table(file).drop_columns("phases").cast(features.arrow_schema)
+        old = old.set_column(0, "id", [pa.array([f"a/before_{name}"])])
+        pq.write_table(old.cast(features.arrow_schema), file.with_name(f"before_{name}.parquet"))
+    dataset = load_demonstrations(tmp_path)
+    assert dataset.features == demonstration_features(4, 5)
+    assert {row["id"]: row["phases"] for row in dataset} == {
+        "a/before_new": None,
+        "a/before_unknown": None,
+        "a/new": phases,
+        "a/unknown": None,
+    }
+    assert vectors_array(dataset, "actions", 0).shape == (6, 4)
+    assert load_demonstrations(tmp_path, max_per_task=1)[0]["phases"] is None
+
+
+def test_recordings_load_without_the_library(tmp_path: Path) -> None:
+    with DemonstrationWriter(tmp_path / "root") as writer:
+        writer.add("a/one", **episode(6, task="a", phases=("approach",) * 6))
+        writer.add("a/two", **episode(7, task="a"))
+    dataset = load_dataset(str(tmp_path / "root" / "demonstrations"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert dataset.features == demonstration_features(4, 5)
+    assert dataset["phases"][:] == [["approach"] * 6, None]
 
 
 def test_pretraining_sees_videos_and_no_actions(tmp_path: Path) -> None:
@@ -148,6 +185,9 @@ def test_full_disk_keeps_finished_episodes(tmp_path: Path, monkeypatch: pytest.M
         ({"actions": np.zeros(6)}, "actions: got shape"),
         ({"agent_pos": np.full((6, 5), np.inf)}, "agent_pos: has NaN or infinite"),
         ({"ee_position": np.zeros((6, 4))}, r"ee_position: .*expected \(6, 3\)"),
+        ({"phases": ["approach"] * 5}, r"phases: got 5 values such as .*expected 6 names"),
+        ({"phases": [0] * 6}, r"phases: got 6 values such as \[0, 0, 0\]"),
+        ({"phases": ["approach"] * 5 + [""]}, "phases: got 6 values"),
         ({"frames": numbered_frames(6, 47)}, "even height and width"),
     ],
 )

@@ -3,11 +3,12 @@
 import json
 import os
 import signal
+from itertools import groupby
 
 import numpy as np
 import pytest
 
-from hilam_hf.data import load_demonstrations, scan_videos
+from hilam_hf.data import load_demonstrations, load_phases, scan_videos
 from hilam_hf.envs import WorkerError, record_demonstrations, recorder
 from hilam_hf.envs.recorder import Demonstrator
 from tests.helpers import ROOT
@@ -67,6 +68,22 @@ def test_actions_move_the_end_effector_of_the_next_row(recording):
         # The hand lags behind its target by a few steps; over the episode displacement follows the action.
         lagged = [np.corrcoef(actions[: len(moved) - lag, 2], moved[lag:, 2])[0, 1] for lag in range(6)]
         assert max(lagged) > 0.7
+
+
+def test_every_frame_has_its_phase(recording):
+    root, _ = recording
+    # Smoothing takes out what noise does at a threshold.
+    for name, phases in load_phases(root, min_length=3).items():
+        expected = ["approach", "descend", "pull"] if name.startswith("drawer") else ["approach", "press"]
+        assert [phase for phase, _ in groupby(phases)] == expected
+    for row in load_demonstrations(root):
+        assert len(row["phases"]) == row["num_frames"]
+        if row["task"] == "drawer-open":
+            hand = np.array(row["ee_position"])
+            down, pulled = (hand[np.array(row["phases"]) == phase] for phase in ("descend", "pull"))
+            assert down[0, 2] - down[-1, 2] > 0.1 and pulled[0, 1] - pulled[-1, 1] > 0.1
+    lines = (root / "videos" / "metadata.jsonl").read_text()
+    assert "phase" not in lines and "approach" not in lines
 
 
 def test_record_of_how_it_was_made(recording):

@@ -16,7 +16,6 @@ from hilam_hf.models.hnet import (
     SequenceLayout,
     chunk,
     dechunk,
-    ema,
     ratio_loss,
 )
 from hilam_hf.models.hnet.layers import HNetMLP
@@ -79,6 +78,8 @@ def test_layout_strings() -> None:
         ({"rotary_emb_dim": [8, 18, 0]}, "even number from 0 to the head width 16"),
         ({"rotary_emb_dim": [7, 8, 0]}, "even number"),
         ({"window_size": [-2, -1, -1]}, "expected -1"),
+        ({"chunk_capacity": [0.5]}, r"expected 2 numbers in \(0, 1\]"),
+        ({"chunk_capacity": [0.5, 1.5]}, r"expected 2 numbers in \(0, 1\]"),
     ],
 )
 def test_bad_configurations_say_what_to_do(changes: dict[str, Any], message: str) -> None:
@@ -91,11 +92,16 @@ def test_wrong_types_are_refused() -> None:
         make_config(d_model="wide")
 
 
-def test_mamba_layouts_parse_but_do_not_build() -> None:
-    config = make_config(arch_layout=["m4", ["T1m4", ["T26"], "m4T1"], "m4"])
+def test_published_layouts_build() -> None:
+    config = make_config(
+        arch_layout=["m4", ["T1m4", ["T26"], "m4T1"], "m4"], d_model=[128, 128, 192], num_heads=[4, 4, 4]
+    )
     assert config.num_chunking_stages == 2
-    with pytest.raises(ValueError, match="Mamba2 is not supported in this version"):
-        HNetModel(config)
+    with torch.device("meta"):
+        model = HNetModel(config)
+    mixers = [type(layer.mixer).__name__ for layer in model.main_network.encoder.layers]
+    assert mixers == ["HNetAttention"] + ["HNetMamba2"] * 4
+    assert len(model.main_network.main_network.main_network.layers) == 26
 
 
 def test_one_level_needs_no_chunking() -> None:
@@ -153,51 +159,6 @@ def test_routing_by_hand() -> None:
     assert output.selected_prob.tolist() == [1, 1, 1, 0.5, 1]
 
 
-def loop_ema(states: Tensor, weight: Tensor, is_start: Tensor) -> Tensor:
-    rows: list[Tensor] = []
-    for x, w, start in zip(states, weight, is_start.tolist(), strict=True):
-        previous = torch.zeros_like(x) if start else rows[-1]
-        rows.append(w * x + (1 - w) * previous)
-    return torch.stack(rows)
-
-
-@pytest.mark.parametrize("length", [1, 2, 7, 64, 333])
-def test_ema_equals_the_loop(length: int) -> None:
-    generator = torch.Generator().manual_seed(length)
-    states = torch.randn(length, 5, generator=generator, dtype=torch.float64, requires_grad=True)
-    weight = torch.rand(length, generator=generator, dtype=torch.float64).clamp(1e-4, 1 - 1e-4)
-    weight[length // 2] = 1
-    weight.requires_grad_()
-    is_start = torch.rand(length, generator=generator) < 0.05
-    is_start[0] = True
-    upstream = torch.randn(length, 5, generator=generator, dtype=torch.float64)
-    actual, expected = ema(states, weight, is_start), loop_ema(states, weight, is_start)
-    torch.testing.assert_close(actual, expected, rtol=0, atol=1e-13)
-    for ours, brute in zip(
-        torch.autograd.grad(actual, (states, weight), upstream),
-        torch.autograd.grad(expected, (states, weight), upstream),
-        strict=True,
-    ):
-        torch.testing.assert_close(ours, brute, rtol=1e-11, atol=1e-11)
-
-
-@pytest.mark.parametrize("weight", [1e-4, 0.03, 0.5, 1 - 1e-4])
-def test_ema_in_float32_stays_near_the_float64_recurrence(weight: float) -> None:
-    generator = torch.Generator().manual_seed(0)
-    length = 16384
-    states = torch.randn(length, 2, generator=generator)
-    weights = (weight * (0.5 + torch.rand(length, generator=generator))).clamp(1e-4, 1 - 1e-4)
-    is_start = torch.zeros(length, dtype=torch.bool)
-    is_start[0] = True
-    expected = torch.zeros(length, 2, dtype=torch.float64)
-    previous = torch.zeros(2, dtype=torch.float64)
-    decay, scaled = (1 - weights.double()).tolist(), (weights.double()[:, None] * states.double()).unbind()
-    for row in range(length):
-        previous = scaled[row] + decay[row] * previous
-        expected[row] = previous
-    assert (ema(states, weights, is_start).double() - expected).abs().max() < 1e-6
-
-
 def test_dechunk_by_hand() -> None:
     """Two sequences; the first chunk enters with 0.9999, and rows take the latest chunk's value."""
     layout = SequenceLayout.from_cu_seqlens(torch.tensor([0, 4, 6]), 6)
@@ -207,7 +168,8 @@ def test_dechunk_by_hand() -> None:
     first, third = 0.9999 * 4, 0.9999 * 2
     second = 0.75 * 8 + 0.25 * first
     expected = torch.tensor([first, first, second, second, third, third], dtype=torch.float64)
-    torch.testing.assert_close(dechunk(states, boundaries, prob, layout)[:, 0], expected, rtol=0, atol=1e-12)
+    chunks = chunk(torch.zeros(6, 1, dtype=torch.float64), boundaries, layout)
+    torch.testing.assert_close(dechunk(states, prob, chunks, layout)[:, 0], expected, rtol=0, atol=1e-12)
 
 
 def test_dechunk_gradients_against_finite_differences() -> None:
@@ -216,14 +178,15 @@ def test_dechunk_gradients_against_finite_differences() -> None:
     generator = torch.Generator().manual_seed(0)
     prob = (0.1 + 0.8 * torch.rand(8, generator=generator, dtype=torch.float64)).requires_grad_()
     states = torch.randn(6, 3, generator=generator, dtype=torch.float64, requires_grad=True)
-    assert torch.autograd.gradcheck(lambda x, p: dechunk(x, boundaries, p, layout), (states, prob))
+    chunks = chunk(torch.zeros(8, 3, dtype=torch.float64), boundaries, layout)
+    assert torch.autograd.gradcheck(lambda x, p: dechunk(x, p, chunks, layout), (states, prob))
 
 
 def test_chunk_and_dechunk_are_inverse_when_every_row_is_certain() -> None:
     layout = SequenceLayout.dense(2, 5)
     rows, everywhere = torch.randn(10, 3), torch.ones(10, dtype=torch.bool)
     chunks = chunk(rows, everywhere, layout)
-    restored = dechunk(chunks.hidden_states, everywhere, torch.ones(10), layout, chunks)
+    restored = dechunk(chunks.hidden_states, torch.ones(10), chunks, layout)
     torch.testing.assert_close(restored, rows, rtol=0, atol=1e-3)
 
 

@@ -48,12 +48,8 @@ def index() -> dict[str, Any]:
 
 def cases(prefix: str) -> list[Any]:
     """The cases of one kind; one failing or skipping placeholder where the set is absent."""
-    names = [name for name, case in index()["cases"].items() if name.startswith(prefix) and not has_mamba(case)]
+    names = [name for name in index()["cases"] if name.startswith(prefix)]
     return names or [pytest.param(None, id=f"no-{prefix}")]
-
-
-def has_mamba(case: dict[str, Any]) -> bool:
-    return "m" in json.dumps(case["config"].get("arch_layout", "")).lower()
 
 
 def load(name: str | None) -> tuple[dict[str, Any], Tensors]:
@@ -147,13 +143,7 @@ def test_golden_dechunk(name: str, mode: str) -> None:
     else:
         assert torch.equal(inner.cu_seqlens, tensors["in/packed/cu_seqlens_chunks"])
     chunk_rows, prob_rows = (inner.pack(hidden), layout.pack(prob)) if mode == "masked" else (hidden, prob)
-    output = dechunk(
-        chunk_rows,
-        boundary_mask,
-        prob_rows[:, 1],
-        layout,
-        Chunks(chunk_rows, inner, index) if mode == "packed" else None,
-    )
+    output = dechunk(chunk_rows, prob_rows[:, 1], Chunks(chunk_rows, inner, index, boundary_mask), layout)
 
     assert_within(output, rows(tensors, "out/{mode}/hidden_states", mode, layout), OUTPUT)
     (output * layout_of(tensors, "masked").pack(tensors["in/masked/grad_weight"])).sum().backward()

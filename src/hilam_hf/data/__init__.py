@@ -25,6 +25,7 @@ from .episodes import (
 )
 from .frame_store import FrameStore, VideoSource
 from .frames import FramePairDataset, load_episode_frames, to_float
+from .phases import latent_phases, load_phases, phase_boundaries, smooth_phases
 from .policy_data import PolicyDataset, PolicyEpisode
 from .video import (
     VIDEO_EXTENSIONS,
@@ -59,12 +60,16 @@ __all__ = [
     "corpus_statistics",
     "dataset_card",
     "latent_actions_array",
+    "latent_phases",
     "load_corpus",
     "load_demonstrations",
     "load_episode_frames",
+    "load_phases",
+    "phase_boundaries",
     "resize_frames",
     "resolve_stride",
     "scan_videos",
+    "smooth_phases",
     "split_episodes",
     "to_float",
     "unfold_skills",

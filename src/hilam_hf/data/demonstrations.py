@@ -3,7 +3,7 @@
 ```
 root/videos/<task>/episode_00000.mp4            what `scan_videos` reads
 root/videos/metadata.jsonl                      instruction, task and rate of each video
-root/demonstrations/<task>/episode_00000.parquet    actions, proprioception, success: one row a file
+root/demonstrations/<task>/episode_00000.parquet    actions, proprioception, phases: one row a file
 ```
 
 Frame t is the observation before action t: T frames and T actions. Shapes: A width of an action, P of `agent_pos`.
@@ -33,6 +33,7 @@ from .video import write_video
 
 VIDEOS = "videos"
 DEMONSTRATIONS = "demonstrations"
+_VECTORS = ("actions", "agent_pos")
 
 
 def demonstration_features(action_dim: int, agent_pos_dim: int) -> Features:
@@ -55,6 +56,7 @@ def demonstration_features(action_dim: int, agent_pos_dim: int) -> Features:
             "agent_pos": List(List(Value("float32"), length=agent_pos_dim)),
             "ee_position": List(List(Value("float32"), length=3)),
             "success": Value("bool"),
+            "phases": List(Value("string")),
         }
     )
 
@@ -108,6 +110,7 @@ class DemonstrationWriter:
         agent_pos: Any,
         ee_position: Any,
         success: bool,
+        phases: Sequence[str] | None = None,
         seed: int | None = None,
         source: str | None = None,
     ) -> None:
@@ -123,6 +126,8 @@ class DemonstrationWriter:
             agent_pos: (T, P), proprioception.
             ee_position: (T, 3), end effector in metres; the ground truth of probes, not for policies.
             success: Whether the task was solved.
+            phases: T names, in which phase of the task each action was chosen: the ground truth of segmentation, as it
+                came (`smooth_phases` cleans it); None where that is not known.
             seed: Seed of the reset.
             source: Name of the data set or simulator, for metadata.jsonl.
 
@@ -145,6 +150,7 @@ class DemonstrationWriter:
             "video": f"{VIDEOS}/{file_name}",
             **{name: array.tolist() for name, array in arrays.items()},
             "success": bool(success),
+            "phases": _check_phases(id, len(frames), phases),
         }
         features = demonstration_features(arrays["actions"].shape[1], arrays["agent_pos"].shape[1])
         table = pa.Table.from_pylist([row], schema=features.arrow_schema)
@@ -205,7 +211,8 @@ def load_demonstrations(
         max_per_task: Demonstrations a task, the first by id; None loads all.
 
     Returns:
-        One row an episode, columns as in `demonstration_features`; `video` is a path relative to `root`.
+        One row an episode, columns as in `demonstration_features`; `video` is a path relative to `root`, `phases` is
+        None where the recording does not tell them.
 
     Raises:
         FileNotFoundError: There are no demonstrations at `root`.
@@ -230,7 +237,8 @@ def load_demonstrations(
     if not tables:
         raise ValueError(f"max_per_task: got {max_per_task}, expected at least 1")
     _check_same_schema(tables)
-    return Dataset(pa.concat_tables(tables))
+    schema = demonstration_features(*(_width(tables[0], column) for column in _VECTORS)).arrow_schema
+    return Dataset(pa.concat_tables([_with_phases(table, schema) for table in tables]))
 
 
 def _tables(files: Sequence[Path]) -> Iterator[pa.Table]:
@@ -244,13 +252,25 @@ def _tables(files: Sequence[Path]) -> Iterator[pa.Table]:
 def _check_same_schema(tables: Sequence[pa.Table]) -> None:
     first = tables[0]
     for table in tables[1:]:
-        for column in ("actions", "agent_pos"):
-            got, expected = (t.schema.field(column).type.value_type.list_size for t in (table, first))
+        for column in _VECTORS:
+            got, expected = (_width(t, column) for t in (table, first))
             if got != expected:
                 raise ValueError(
                     f"{column} of {table.column('id')[0]} are {got} wide and those of {first.column('id')[0]} "
                     f"{expected}: load tasks of one robot at a time (option tasks)"
                 )
+
+
+def _width(table: pa.Table, column: str) -> int:
+    return int(table.schema.field(column).type.value_type.list_size)
+
+
+def _with_phases(table: pa.Table, schema: pa.Schema) -> pa.Table:
+    """Gives the demonstrations of a recording from before phases were recorded their column, empty."""
+    if "phases" in table.column_names:
+        return table
+    missing = pa.nulls(len(table), schema.field("phases").type)
+    return pa.Table.from_arrays([*table.columns, missing], schema=schema)
 
 
 def _as_tensor(frames: Tensor | NDArray[np.uint8]) -> Tensor:
@@ -273,6 +293,17 @@ def _check_arrays(id: str, num_frames: int, **arrays: Any) -> Mapping[str, NDArr
             raise ValueError(f"episode {id!r}: {name}: has NaN or infinite values")
         checked[name] = array
     return checked
+
+
+def _check_phases(id: str, num_frames: int, phases: Sequence[str] | None) -> list[str] | None:
+    if phases is None:
+        return None
+    if len(phases) != num_frames or not all(isinstance(name, str) and name for name in phases):
+        raise ValueError(
+            f"episode {id!r}: phases: got {len(phases)} values such as {list(phases[:3])!r}, expected {num_frames} "
+            "names, one a frame"
+        )
+    return list(map(str, phases))
 
 
 def _line(entry: Mapping[str, Any]) -> str:

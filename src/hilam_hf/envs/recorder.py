@@ -46,6 +46,7 @@ class RecordedEpisode:
         frames: uint8 (T, 3, H, W).
         actions: float32 (T, A), labels as chosen by `action_labels`.
         agent_pos: float32 (T, P).
+        phases: T words of `PHASES`: in which phase of the task the expert chose action t.
         fps: Control steps, and so frames, in a second of simulated time.
     """
 
@@ -53,6 +54,7 @@ class RecordedEpisode:
     frames: NDArray[np.uint8]
     actions: NDArray[np.float32]
     agent_pos: NDArray[np.float32]
+    phases: list[str]
     fps: float
 
 
@@ -107,6 +109,9 @@ def record_demonstrations(
     stopped when it is called again. Which episodes there are depends on the options alone, not on the number of
     workers: number i of a task starts from `demonstration_seed(seed, i)`, and with `only_successful` the numbers that
     the expert does not solve are left out and listed in `recording.json`, beside everything needed to repeat it.
+
+    Each frame comes with the phase of the task in which its action was chosen (`hilam_hf.envs.experts.PHASES`), the
+    ground truth of segmentation.
 
     An episode goes on for `settle_steps` after success, so that its last frames show the solved task.
 
@@ -194,10 +199,12 @@ class Demonstrator:
         environment = self._environment
         expert = ScriptedExpert(task, noise=self._noise, seed=seed)
         observation, _ = environment.reset(seed=seed)
-        frames, labels, states = [], [], []
+        frames, labels, states, phases = [], [], [], []
         solved_at: int | None = None
         for step in count():
-            intended = expert.intended_action(environment.privileged_state())
+            state = environment.privileged_state()
+            phases.append(expert.phase(state))
+            intended = expert.intended_action(state)
             executed = expert.perturb(intended)
             frames.append(next(iter(observation["pixels"].values())))
             states.append(observation["agent_pos"])
@@ -209,7 +216,9 @@ class Demonstrator:
             if step == last:
                 break
         pictures = np.ascontiguousarray(np.stack(frames).transpose(0, 3, 1, 2))
-        return RecordedEpisode(solved_at is not None, pictures, np.stack(labels), np.stack(states), environment.fps)
+        return RecordedEpisode(
+            solved_at is not None, pictures, np.stack(labels), np.stack(states), phases, environment.fps
+        )
 
     def close(self) -> None:
         """Close the environment, if there is one."""
@@ -377,6 +386,7 @@ def _write(writer: DemonstrationWriter, job: _Job, episode: RecordedEpisode) -> 
         agent_pos=episode.agent_pos,
         ee_position=episode.agent_pos[:, :3],
         success=episode.success,
+        phases=episode.phases,
         seed=job.seed,
         source=SIMULATOR,
     )

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Callable
+from functools import cached_property
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ..metaworld_tasks import normalize_task
 from ..simulator import require_simulator
+from .phases import metaworld_phase
 
 
 class ScriptedExpert:
@@ -66,8 +69,31 @@ class ScriptedExpert:
         with warnings.catch_warnings():
             # The experts' gains ask for more than one centimetre a step on purpose and rely on clipping.
             warnings.filterwarnings("ignore", message="Constant")
-            action = self._policy.get_action(raw_observation)
+            # A copy, since some experts move the positions that they are given.
+            action = self._policy.get_action(raw_observation.copy())
         return np.clip(action, -1.0, 1.0).astype(np.float32)
+
+    def phase(self, raw_observation: NDArray[np.float64]) -> str:
+        """Name the phase of the task in which the action in a state is chosen.
+
+        Args:
+            raw_observation: (39,), `MetaWorldEnv.privileged_state()`.
+
+        Returns:
+            A word of `hilam_hf.envs.experts.phases.PHASES`, one of `task_phases(task)`.
+
+        Raises:
+            ValueError: The installed Meta-World has another expert than the one whose phases are known.
+
+        Example:
+            >>> ScriptedExpert("drawer-open").phase(env.privileged_state())
+            'approach'
+        """
+        return self._phase(raw_observation)
+
+    @cached_property
+    def _phase(self) -> Callable[[NDArray[np.float64]], str]:
+        return metaworld_phase(self.task, self._policy)
 
     def perturb(self, action: NDArray[np.float32]) -> NDArray[np.float32]:
         """Add the next perturbation of the sequence to an action.

@@ -7,11 +7,11 @@ from .dynamic_chunking import (
     RoutingOutput,
     chunk,
     dechunk,
-    ema,
     ratio_loss,
 )
 from .modeling_hnet import HNetModel, HNetOutput, HNetPreTrainedModel, HNetStageOutput
 from .packing import SequenceLayout
+from .scan import ema
 
 __all__ = [
     "Chunks",

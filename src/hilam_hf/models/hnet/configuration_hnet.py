@@ -4,10 +4,12 @@ from collections.abc import Mapping
 from dataclasses import field
 from typing import Any
 
+import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .layout import StageLayout, parse_layout
+from .mamba2_settings import mamba2_settings
 
 
 @strict
@@ -22,6 +24,9 @@ class HNetConfig(PreTrainedConfig):
         num_heads: Attention heads of each stage.
         rotary_emb_dim: Channels of every head that are rotated, even; 0 for none.
         window_size: Attention window of each stage: `w >= 0` lets position i see i-w ... i; -1 is no limit.
+        chunk_capacity: Room for chunks in each chunking stage, per row of a sequence, in (0, 1]. Nothing then waits for
+            the device, which graphs and launch-bound training want; boundaries that find no room are merged into the
+            chunk before them, and the output counts them. None: exact counts, and no bound under `torch.compile`.
         ssm_cfg: Settings of Mamba2 layers (`d_state`, `d_conv`, `expand`, `chunk_size`), kept as published.
         rms_norm_eps: Epsilon of the RMS norms.
         rotary_base: Base of the rotary frequencies.
@@ -45,6 +50,7 @@ class HNetConfig(PreTrainedConfig):
     num_heads: list[int] = field(default_factory=lambda: [4, 4, 4])
     rotary_emb_dim: list[int] = field(default_factory=lambda: [32, 32, 32])
     window_size: list[int] = field(default_factory=lambda: [-1, -1, -1])
+    chunk_capacity: list[float | int] | None = None
     ssm_cfg: dict[str, Any] = field(default_factory=dict)
     rms_norm_eps: float = 1e-5
     rotary_base: float | int = 10000.0
@@ -80,6 +86,23 @@ class HNetConfig(PreTrainedConfig):
         """Number of stages that decide boundaries: all but the innermost."""
         return len(self.stages) - 1
 
+    @property
+    def is_static(self) -> bool:
+        """Whether the numbers of chunks must not be read from the device."""
+        return self.chunk_capacity is not None or torch.compiler.is_compiling()
+
+    def validate_capacity(self) -> None:
+        """Checks that there is one capacity for each chunking stage."""
+        if self.chunk_capacity is None:
+            return
+        stages = len(parse_layout(self.arch_layout)) - 1
+        if len(self.chunk_capacity) != stages or not all(0 < share <= 1 for share in self.chunk_capacity):
+            raise ValueError(
+                f"chunk_capacity: got {self.chunk_capacity}, expected {stages} numbers in (0, 1], one for each "
+                "chunking stage. About twice the share of boundaries that training aims at leaves room; 1 never runs "
+                "out."
+            )
+
     def validate_layout(self) -> None:
         """Checks that the layout can be read and that every per-stage list has one entry a stage."""
         depth = len(parse_layout(self.arch_layout))
@@ -108,6 +131,8 @@ class HNetConfig(PreTrainedConfig):
                 )
             if any(layer.mixer == "t" for layer in stage.layers):
                 self._validate_attention(index)
+            if any(layer.mixer == "m" for layer in stage.layers):
+                mamba2_settings(self.ssm_cfg, width)
 
     def _validate_attention(self, index: int) -> None:
         width, heads = self.d_model[index], self.num_heads[index]

@@ -6,13 +6,14 @@ Everything works on packed rows, so padding cannot leak. Shapes: T rows, M chunk
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from .packing import SequenceLayout
+from .scan import ema
 
 EMA_CLAMP = 1e-4
 """Boundary probabilities are limited to [1e-4, 1 - 1e-4] in the smoothing."""
@@ -35,6 +36,15 @@ class Float32Linear(nn.Linear):
 
 class RoutingProjection(Float32Linear):
     """A query or key projection of the routing, the identity before training."""
+
+
+class PreviousRows(NamedTuple):
+    """The features before each of B sequences that continue."""
+
+    rows: Tensor
+    """(B, D) the last row of each sequence so far."""
+    exists: Tensor
+    """(B,) bool, False for sequences that have had no row yet."""
 
 
 class RoutingOutput(NamedTuple):
@@ -62,13 +72,26 @@ class RoutingModule(nn.Module):
         self.q_proj_layer = RoutingProjection(d_model, d_model, bias=False)
         self.k_proj_layer = RoutingProjection(d_model, d_model, bias=False)
 
-    def forward(self, hidden_states: Tensor, layout: SequenceLayout) -> RoutingOutput:
-        """Decides for packed features (T, D)."""
-        queries = F.normalize(self.q_proj_layer(hidden_states[:-1]), dim=-1)
-        keys = F.normalize(self.k_proj_layer(hidden_states[1:]), dim=-1)
-        cosine = (queries * keys).sum(-1)
-        dissimilarity = F.pad(((1 - cosine) / 2).clamp(0, 1), (1, 0))
-        boundary_prob = torch.where(layout.is_start, torch.ones_like(dissimilarity), dissimilarity)
+    def forward(
+        self, hidden_states: Tensor, layout: SequenceLayout, previous: PreviousRows | None = None
+    ) -> RoutingOutput:
+        """Decides for packed features (T, D).
+
+        Args:
+            hidden_states: (T, D) features h.
+            layout: Where each sequence's rows lie.
+            previous: The row before each sequence's first, where sequences continue.
+        """
+        before = torch.cat((hidden_states[:1], hidden_states[:-1]))
+        is_first = layout.is_start
+        if previous is not None:
+            continued = previous.rows.index_select(0, layout.sequence_ids)
+            before = torch.where(is_first[:, None], continued, before)
+            is_first = is_first & ~previous.exists.index_select(0, layout.sequence_ids)
+        queries = F.normalize(self.q_proj_layer(before), dim=-1)
+        keys = F.normalize(self.k_proj_layer(hidden_states), dim=-1)
+        dissimilarity = ((1 - (queries * keys).sum(-1)) / 2).clamp(0, 1)
+        boundary_prob = torch.where(is_first, torch.ones_like(dissimilarity), dissimilarity)
         boundary_mask = boundary_prob > 0.5
         selected_prob = torch.where(boundary_mask, boundary_prob, 1 - boundary_prob)
         return RoutingOutput(boundary_prob, boundary_mask, selected_prob)
@@ -83,26 +106,40 @@ class Chunks(NamedTuple):
     """Where each sequence's chunks lie."""
     index: Tensor
     """(M,) the row that each chunk starts at."""
+    boundary_mask: Tensor
+    """(T,) bool, the rows that start a chunk: the boundaries, but for those that found no room."""
+    num_dropped: Tensor | None = None
+    """() boundaries that found no room, each merged into the chunk before it; None with exact counts."""
 
 
-def chunk(hidden_states: Tensor, boundary_mask: Tensor, layout: SequenceLayout) -> Chunks:
+def chunk(
+    hidden_states: Tensor, boundary_mask: Tensor, layout: SequenceLayout, capacity: float | None = None
+) -> Chunks:
     """Keeps the rows where a chunk starts (eq. 2).
 
     Args:
         hidden_states: (T, D) packed features.
         boundary_mask: (T,) bool.
         layout: Where each sequence's rows lie.
+        capacity: Room for chunks, per row of a sequence, in (0, 1]: the number of chunks is then a bound known without
+            a transfer from the device. None: exact counts.
     """
-    index, inner = layout.select(boundary_mask)
-    return Chunks(hidden_states.index_select(0, index), inner, index)
+    if capacity is None:
+        index, inner = layout.select(boundary_mask)
+        return Chunks(hidden_states.index_select(0, index), inner, index, boundary_mask)
+    kept, index, inner = layout.select_static(boundary_mask, capacity)
+    dropped = boundary_mask & ~kept
+    if layout.valid_rows is not None:
+        dropped = dropped & layout.valid_rows
+    return Chunks(hidden_states.index_select(0, index), inner, index, kept, dropped.sum())
 
 
 def dechunk(
     chunk_states: Tensor,
-    boundary_mask: Tensor,
     boundary_prob: Tensor,
+    chunks: Chunks,
     layout: SequenceLayout,
-    chunks: Chunks | None = None,
+    previous: Tensor | None = None,
 ) -> Tensor:
     """Smooths chunk states over time and spreads them over the rows of their chunks.
 
@@ -111,75 +148,25 @@ def dechunk(
 
     Args:
         chunk_states: (M, D) processed chunks x.
-        boundary_mask: (T,) bool; True at the first row of every sequence, M rows in all.
         boundary_prob: (T,) p.
+        chunks: What `chunk` returned for the rows.
         layout: Where each sequence's rows lie.
-        chunks: What `chunk` returned for the same mask, to save finding the boundaries again.
+        previous: (B, D) z before the first row of each sequence, where sequences continue.
 
     Returns:
-        (T, D) in float32 or wider.
+        (T, D) in float32 or wider; finite numbers without meaning at rows of no sequence.
     """
-    index, inner = (chunks.index, chunks.layout) if chunks is not None else layout.select(boundary_mask)
-    weight = upcast(boundary_prob).index_select(0, index).clamp(EMA_CLAMP, 1 - EMA_CLAMP)
-    smoothed = ema(upcast(chunk_states), weight, inner.is_start)
-    return smoothed.index_select(0, boundary_mask.cumsum(0) - 1)
-
-
-def ema(states: Tensor, weight: Tensor, is_start: Tensor) -> Tensor:
-    """The exponential moving average z_k = w_k x_k + (1 - w_k) z_(k-1), restarted from z = 0 where `is_start`.
-
-    Args:
-        states: (M, D) x.
-        weight: (M,) w in (0, 1].
-        is_start: (M,) bool, the first row of every sequence.
-
-    Returns:
-        (M, D) z in the dtype of `states`. Memory is linear in M. The recurrence runs in float64 where the device has
-        it: in float32 the rounding of 1 - w alone costs 1e-6 when w is near 1e-4.
-    """
-    wide = torch.float32 if states.device.type == "mps" else torch.float64
-    smoothed: Tensor = _Ema.apply(states.to(wide), weight.to(wide), is_start)
-    return smoothed.to(states.dtype)
-
-
-class _Ema(torch.autograd.Function):
-    """`ema` and its gradient, which is the same recurrence run backwards."""
-
-    @staticmethod
-    def forward(ctx: Any, states: Tensor, weight: Tensor, is_start: Tensor) -> Tensor:
-        # z before a sequence is 0, so a decay of 0 at its start is exact and keeps sequences apart.
-        decay = (1 - weight).masked_fill(is_start, 0)
-        smoothed = linear_recurrence(decay, weight[:, None] * states)
-        ctx.save_for_backward(states, weight, is_start, decay, smoothed)
-        return smoothed
-
-    @staticmethod
-    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor, Tensor, None]:
-        states, weight, is_start, decay, smoothed = ctx.saved_tensors
-        # g_k = dL/dz_k + (1 - w_(k+1)) g_(k+1)
-        later_decay = F.pad(decay[1:], (0, 1))
-        grad = linear_recurrence(later_decay.flip(0), grad_outputs[0].flip(0)).flip(0)
-        previous = F.pad(smoothed[:-1], (0, 0, 1, 0)).masked_fill(is_start[:, None], 0)
-        return weight[:, None] * grad, (grad * (states - previous)).sum(-1), None
-
-
-def linear_recurrence(decay: Tensor, inputs: Tensor) -> Tensor:
-    """Solves y_k = decay_k y_(k-1) + inputs_k, y_(-1) = 0, in log2(M) parallel steps (Hillis-Steele scan).
-
-    Args:
-        decay: (M,) in [0, 1]; 0 restarts the recurrence.
-        inputs: (M, D).
-
-    Returns:
-        (M, D) y. Only products and sums of the inputs occur, so the result is as accurate as the sequential loop.
-    """
-    decay, output = decay[:, None], inputs
-    step = 1
-    while step < len(inputs):
-        output = torch.cat((output[:step], torch.addcmul(output[step:], decay[step:], output[:-step])))
-        decay = torch.cat((decay[:step], decay[step:] * decay[:-step]))
-        step *= 2
-    return output
+    inner = chunks.layout
+    weight = upcast(boundary_prob).index_select(0, chunks.index).clamp(EMA_CLAMP, 1 - EMA_CLAMP)
+    before = None if previous is None else upcast(previous).index_select(0, inner.sequence_ids)
+    smoothed = ema(upcast(chunk_states), weight, inner.is_start, before)
+    latest = chunks.boundary_mask.cumsum(0) - 1
+    if previous is None:
+        return smoothed.index_select(0, latest)
+    # Rows before a sequence's first new chunk still belong to its latest old one.
+    has_chunk = latest >= inner.cu_seqlens[layout.sequence_ids]
+    index = torch.where(has_chunk, latest + len(previous), layout.sequence_ids)
+    return torch.cat((upcast(previous), smoothed)).index_select(0, index)
 
 
 def straight_through_ones(selected_prob: Tensor) -> Tensor:

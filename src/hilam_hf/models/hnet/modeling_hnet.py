@@ -16,10 +16,12 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..loading import StrictLoadingMixin
+from .cache import LevelCache
 from .configuration_hnet import HNetConfig
 from .dynamic_chunking import (
     Chunks,
     Float32Linear,
+    PreviousRows,
     RoutingModule,
     RoutingOutput,
     RoutingProjection,
@@ -27,8 +29,10 @@ from .dynamic_chunking import (
     dechunk,
     straight_through_ones,
 )
-from .layers import HNetStack, ResidualWriter
+from .layers import HNetStack
+from .mamba2 import HNetMamba2, init_mamba2_
 from .packing import SequenceLayout
+from .residual import ResidualWriter
 
 
 @dataclass
@@ -60,6 +64,9 @@ class HNetStageOutput(ModelOutput):
     """(B + 1,) cumulative lengths of this stage's sequences."""
     chunk_cu_seqlens: Tensor | None = None
     """(B + 1,) cumulative numbers of chunks."""
+    num_dropped: Tensor | None = None
+    """() boundaries that found no room under `chunk_capacity`, each merged into the chunk before it; None with exact
+    counts."""
 
 
 @dataclass
@@ -94,7 +101,7 @@ def padded_stage(record: StageRecord, length: int | None = None) -> HNetStageOut
     """A stage's record as a padded batch, `length` positions long if that is more than the longest sequence."""
     pad, chunk_layout = partial(record.layout.pad, length=length), record.chunks.layout
     stage = _stage_output(record, pad, chunk_layout.pad)
-    stage.mask = pad(torch.ones_like(record.routing.boundary_mask))
+    stage.mask = pad(torch.ones_like(record.chunks.boundary_mask))
     stage.chunk_mask = chunk_layout.mask
     return stage
 
@@ -104,13 +111,14 @@ def _stage_output(
 ) -> HNetStageOutput:
     return HNetStageOutput(
         boundary_prob=arrange(record.routing.boundary_prob),
-        boundary_mask=arrange(record.routing.boundary_mask),
+        boundary_mask=arrange(record.chunks.boundary_mask),
         selected_prob=arrange(record.routing.selected_prob),
         encoder_states=arrange(record.encoder_states),
         dechunked_states=arrange(record.dechunked_states),
         chunk_states=arrange_chunks(record.chunks.hidden_states),
         cu_seqlens=record.layout.cu_seqlens,
         chunk_cu_seqlens=record.chunks.layout.cu_seqlens,
+        num_dropped=record.chunks.num_dropped,
     )
 
 
@@ -124,6 +132,7 @@ class _Level:
     def build_level(self, config: HNetConfig, stage: int) -> None:
         """Makes the submodules of `stage` and everything inside it."""
         layout, width = config.stages[stage], config.d_model[stage]
+        self.level_config, self.stage = config, stage
         self.outer_width = config.d_model[max(stage - 1, 0)]
         if width > self.outer_width:
             self.pad_dimension = nn.Parameter(torch.zeros(width - self.outer_width))
@@ -138,24 +147,73 @@ class _Level:
         self.residual_proj = ResidualProjection(width, width)
         self.decoder = HNetStack(config, stage, decoder)
 
-    def run_level(self, hidden_states: Tensor, layout: SequenceLayout) -> tuple[Tensor, tuple[StageRecord, ...]]:
-        """Maps packed rows (T, D of the stage outside) to rows of that width, and reports every stage from here on."""
+    def run_level(
+        self, hidden_states: Tensor, layout: SequenceLayout, cache: LevelCache | None = None
+    ) -> tuple[Tensor, tuple[StageRecord, ...]]:
+        """Maps packed rows (T, D of the stage outside) to rows of that width, and reports every stage from here on.
+
+        Args:
+            hidden_states: The rows.
+            layout: Where each sequence's rows lie.
+            cache: What came before them; it takes the rows in. A sequence may have no new row.
+        """
+        if layout.num_rows == 0:
+            return hidden_states, self._records_of_nothing(hidden_states, layout)
         if hasattr(self, "pad_dimension"):
             extra = self.pad_dimension.to(hidden_states.dtype).expand(len(hidden_states), -1)
             hidden_states = torch.cat((hidden_states, extra), dim=-1)
         if self.is_innermost:
-            return self.main_network(hidden_states, layout)[:, : self.outer_width], ()
+            stack_cache = None if cache is None else cache.main
+            return self.main_network(hidden_states, layout, stack_cache)[:, : self.outer_width], ()
 
-        encoded = self.encoder(hidden_states, layout)
-        routing = self.routing_module(encoded, layout)
-        chunks = chunk(encoded, routing.boundary_mask, layout)
-        processed, inner_records = self.main_network(chunks.hidden_states, chunks.layout)
-        dechunked = dechunk(processed, routing.boundary_mask, routing.boundary_prob, layout, chunks)
+        past = cache or LevelCache()
+        encoded = self.encoder(hidden_states, layout, past.encoder)
+        routing = self.routing_module(encoded, layout, past.previous)  # eq. 1
+        chunks = chunk(encoded, routing.boundary_mask, layout, self._capacity(cache))  # eq. 2
+        processed, inner_records = self.main_network(chunks.hidden_states, chunks.layout, past.main)
+        dechunked = dechunk(processed, routing.boundary_prob, chunks, layout, past.smoothed)
         confidence = straight_through_ones(routing.selected_prob)[:, None]
-        decoded = self.decoder(dechunked * confidence + self.residual_proj(encoded), layout)
+        decoded = self.decoder(dechunked * confidence + self.residual_proj(encoded), layout, past.decoder)
+        if cache is not None:
+            cache.take_in(encoded, dechunked, layout)
 
         record = StageRecord(layout, routing, encoded, chunks, dechunked)
         return decoded[:, : self.outer_width], (record, *inner_records)
+
+    def _capacity(self, cache: LevelCache | None) -> float | None:
+        """Room for chunks per row where their number must not be read from the device; None to count them."""
+        if cache is not None:
+            return None
+        if self.level_config.chunk_capacity is not None:
+            return self.level_config.chunk_capacity[self.stage]
+        # A compiled graph cannot wait for a number; with a chunk for every row none is ever dropped.
+        return 1.0 if torch.compiler.is_compiling() else None
+
+    def _records_of_nothing(self, hidden_states: Tensor, layout: SequenceLayout) -> tuple[StageRecord, ...]:
+        """The records of this stage and those inside it, for no rows."""
+        if self.is_innermost:
+            return ()
+        assert isinstance(self.main_network, HNetLevel)
+        rows = hidden_states.new_zeros(0, self.level_config.d_model[self.stage], dtype=torch.float32)
+        prob, mask = rows.new_zeros(0), rows.new_zeros(0, dtype=torch.bool)
+        chunks = Chunks(rows, layout, mask.long(), mask)
+        record = StageRecord(layout, RoutingOutput(prob, mask, prob), rows, chunks, rows)
+        return record, *self.main_network._records_of_nothing(rows, layout)
+
+    def new_level_cache(self, batch_size: int, device: torch.device) -> LevelCache:
+        """An empty cache of this level and those inside it."""
+        if self.is_innermost:
+            return LevelCache(main=self.main_network.new_cache(batch_size, device))
+        width = self.level_config.d_model[self.stage]
+        return LevelCache(
+            main=self.main_network.new_level_cache(batch_size, device),
+            encoder=self.encoder.new_cache(batch_size, device),
+            decoder=self.decoder.new_cache(batch_size, device),
+            previous=PreviousRows(
+                torch.zeros(batch_size, width, device=device), torch.zeros(batch_size, dtype=torch.bool, device=device)
+            ),
+            smoothed=torch.zeros(batch_size, width, device=device),
+        )
 
 
 class HNetLevel(_Level, nn.Module):
@@ -165,9 +223,11 @@ class HNetLevel(_Level, nn.Module):
         super().__init__()
         self.build_level(config, stage)
 
-    def forward(self, hidden_states: Tensor, layout: SequenceLayout) -> tuple[Tensor, tuple[StageRecord, ...]]:
+    def forward(
+        self, hidden_states: Tensor, layout: SequenceLayout, cache: LevelCache | None = None
+    ) -> tuple[Tensor, tuple[StageRecord, ...]]:
         """See `run_level`."""
-        return self.run_level(hidden_states, layout)
+        return self.run_level(hidden_states, layout, cache)
 
 
 class HNetPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
@@ -180,7 +240,7 @@ class HNetPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
     _supports_sdpa = True
     _supports_attention_backend = True
     _no_split_modules = ("HNetBlock",)
-    _keep_in_fp32_modules_strict = ("routing_module", "residual_proj")
+    _keep_in_fp32_modules_strict = ("routing_module", "residual_proj", "A_log", "dt_bias", "D")
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -194,6 +254,8 @@ class HNetPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
             init.zeros_(module.weight)
         elif isinstance(module, ResidualWriter):
             init.normal_(module.weight, std=self.config.initializer_range / module.num_sublayers**0.5)
+        elif isinstance(module, HNetMamba2):
+            init_mamba2_(module)
         elif isinstance(module, HNetLevel) and hasattr(module, "pad_dimension"):
             init.zeros_(module.pad_dimension)
 
@@ -203,9 +265,6 @@ class HNetModel(_Level, HNetPreTrainedModel):
 
     Args:
         config: The architecture.
-
-    Raises:
-        ValueError: If the layout has Mamba2 layers.
 
     Example:
         >>> config = HNetConfig(arch_layout=["T1", ["T1"], "T1"], d_model=[32, 32], d_intermediate=[64, 64],
@@ -224,40 +283,82 @@ class HNetModel(_Level, HNetPreTrainedModel):
         hidden_states: Tensor,
         attention_mask: Tensor | None = None,
         cu_seqlens: Tensor | None = None,
+        max_seqlen: int | None = None,
+        cache: LevelCache | None = None,
     ) -> HNetOutput:
         """Runs all stages.
+
+        With `chunk_capacity` set in the configuration, and always under `torch.compile`, nothing waits for the device;
+        otherwise the numbers of chunks are read from it, once a stage.
 
         Args:
             hidden_states: (B, L, D) padded batch, or (T, D) packed rows together with `cu_seqlens`.
             attention_mask: (B, L) bool or 0/1, True where valid, padding on the right. None: all valid.
             cu_seqlens: (B + 1,) cumulative lengths of packed sequences.
+            max_seqlen: A bound on the longest packed sequence, needed where nothing waits for the device.
+            cache: What `new_cache` made, if the sequences continue; it takes the rows in.
 
         Returns:
             The output in the dtype and layout of the input, and one record a chunking stage. Padded and packed batches
-            with the same sequences give the same numbers.
+            with the same sequences give the same numbers, and so do sequences in pieces with a cache.
 
         Raises:
             ValueError: If shapes do not fit together, a mask has padding before a valid position, or nothing is valid.
         """
-        layout = self._layout_of(hidden_states, attention_mask, cu_seqlens)
+        layout = self._layout_of(hidden_states, attention_mask, cu_seqlens, max_seqlen, cache)
         if cu_seqlens is not None:
-            return self.forward_packed(hidden_states, layout)
+            return self.forward_packed(hidden_states, layout, cache)
         length = hidden_states.shape[1]
-        output, records = self.run_level(layout.pack(hidden_states), layout)
+        output, records = self.run_level(layout.pack(hidden_states), layout, cache)
         return HNetOutput(
             last_hidden_state=layout.pad(output.to(hidden_states.dtype), length=length),
             stages=tuple(padded_stage(record, None if index else length) for index, record in enumerate(records)),
         )
 
-    def forward_packed(self, hidden_states: Tensor, layout: SequenceLayout) -> HNetOutput:
+    def forward_packed(
+        self, hidden_states: Tensor, layout: SequenceLayout, cache: LevelCache | None = None
+    ) -> HNetOutput:
         """Runs all stages on packed rows (T, D) whose layout is known already; the output is packed."""
-        output, records = self.run_level(hidden_states, layout)
+        output, records = self.run_level(hidden_states, layout, cache)
         return HNetOutput(
             last_hidden_state=output.to(hidden_states.dtype), stages=tuple(_packed_stage(record) for record in records)
         )
 
+    def new_cache(self, batch_size: int = 1) -> LevelCache:
+        """An empty cache for `batch_size` sequences that arrive piece by piece, on the model's device.
+
+        Its memory does not grow in stages with a window, nor in Mamba2 layers.
+        """
+        return self.new_level_cache(batch_size, self.device)
+
+    @torch.no_grad()
+    def step(self, hidden_states: Tensor, cache: LevelCache) -> HNetOutput:
+        """Continues every sequence by one position.
+
+        Args:
+            hidden_states: (B, D), one row a sequence.
+            cache: What `new_cache(B)` made; it takes the rows in.
+
+        Returns:
+            The output (B, D), equal to the row that the whole sequence would have, and packed records. An inner stage
+            has rows only for the sequences that start a chunk in the stage outside it; its `cu_seqlens` tell which.
+        """
+        batch = len(hidden_states)
+        expected = (len(cache.previous.exists) if cache.previous is not None else batch, self.config.d_model[0])
+        if tuple(hidden_states.shape) != expected:
+            raise ValueError(
+                f"hidden_states: got shape {tuple(hidden_states.shape)}, expected {expected}, one row for each "
+                "sequence of the cache. Make the cache with new_cache(batch_size)."
+            )
+        return self.forward_packed(hidden_states, SequenceLayout.dense(batch, 1, hidden_states.device), cache)
+
     def _layout_of(
-        self, hidden_states: Tensor, attention_mask: Tensor | None, cu_seqlens: Tensor | None
+        self,
+        hidden_states: Tensor,
+        attention_mask: Tensor | None,
+        cu_seqlens: Tensor | None,
+        max_seqlen: int | None,
+        cache: LevelCache | None,
     ) -> SequenceLayout:
         width, shape = self.config.d_model[0], tuple(hidden_states.shape)
         expected, ndim = ("(B, L, D)", 3) if cu_seqlens is None else ("(T, D) with cu_seqlens", 2)
@@ -266,13 +367,14 @@ class HNetModel(_Level, HNetPreTrainedModel):
                 f"hidden_states: got shape {shape}, expected {expected} and D = {width}. Reshape or project the "
                 "features."
             )
+        static = cache is None and self.config.is_static
         if cu_seqlens is not None:
             if attention_mask is not None:
                 raise ValueError(
                     "attention_mask: got one together with cu_seqlens, expected one of the two. Packed rows hold no "
                     "padding; drop it."
                 )
-            return SequenceLayout.from_cu_seqlens(cu_seqlens, len(hidden_states))
+            return SequenceLayout.from_cu_seqlens(cu_seqlens, len(hidden_states), max_seqlen, static=static)
         if attention_mask is None:
             return SequenceLayout.dense(*shape[:2], device=hidden_states.device).checked("hidden_states")
         if tuple(attention_mask.shape) != shape[:2]:
@@ -280,4 +382,4 @@ class HNetModel(_Level, HNetPreTrainedModel):
                 f"attention_mask: got shape {tuple(attention_mask.shape)}, expected {shape[:2]} as hidden_states has. "
                 "Give one entry a position."
             )
-        return SequenceLayout.from_mask(attention_mask)
+        return SequenceLayout.from_mask(attention_mask, static=static)
