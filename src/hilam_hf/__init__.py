@@ -8,7 +8,7 @@ import importlib
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
-from ._auto_registration import register_with_transformers
+from ._auto_registration import register_with_libraries
 
 # For type checkers and editors, which do not see names that are imported when used.
 if TYPE_CHECKING:
@@ -20,9 +20,12 @@ if TYPE_CHECKING:
     from .models.uniskill import (
         RegressionFDM,
         RegressionFDMConfig,
+        UniSkillFDM,
+        UniSkillFDMConfig,
         UniSkillIDM,
         UniSkillIDMConfig,
         UniSkillImageProcessorPil,
+        UniSkillPipeline,
     )
 
 __version__ = version("hilam-hf")
@@ -41,9 +44,12 @@ _MODULES = {
     "RegressionFDM": "models.uniskill",
     "RegressionFDMConfig": "models.uniskill",
     "SkillExtraction": "models.hilam",
+    "UniSkillFDM": "models.uniskill",
+    "UniSkillFDMConfig": "models.uniskill",
     "UniSkillIDM": "models.uniskill",
     "UniSkillIDMConfig": "models.uniskill",
     "UniSkillImageProcessorPil": "models.uniskill",
+    "UniSkillPipeline": "models.uniskill",
 }
 
 __all__ = [
@@ -60,9 +66,12 @@ __all__ = [
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",
+    "UniSkillFDM",
+    "UniSkillFDMConfig",
     "UniSkillIDM",
     "UniSkillIDMConfig",
     "UniSkillImageProcessorPil",
+    "UniSkillPipeline",
     "__version__",
 ]
 
@@ -77,4 +86,4 @@ def __dir__() -> list[str]:
     return __all__
 
 
-register_with_transformers()
+register_with_libraries()

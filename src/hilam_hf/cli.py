@@ -286,7 +286,7 @@ def train_hilam_command(
     out: Out,
     overrides: Overrides = None,
     config: ConfigFile = None,
-    preset: Annotated[str, typer.Option(help="Size of the model: tiny or small.")] = "tiny",
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny, small, base or large.")] = "tiny",
     idm: Annotated[
         str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
     ] = None,

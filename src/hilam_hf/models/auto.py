@@ -9,7 +9,15 @@ from .baku import BakuConfig, BakuPolicy
 from .hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
 from .hilam import HiLAMConfig, HiLAMModel
 from .hnet import HNetConfig, HNetModel
-from .uniskill import RegressionFDM, RegressionFDMConfig, UniSkillIDM, UniSkillIDMConfig, UniSkillImageProcessorPil
+from .uniskill import (
+    RegressionFDM,
+    RegressionFDMConfig,
+    UniSkillFDM,
+    UniSkillFDMConfig,
+    UniSkillIDM,
+    UniSkillIDMConfig,
+    UniSkillImageProcessorPil,
+)
 
 
 class AutoInverseDynamicsModel(_BaseAutoModelClass):
@@ -37,6 +45,7 @@ _MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
     HiLAMConfig: HiLAMModel,
     UniSkillIDMConfig: UniSkillIDM,
     RegressionFDMConfig: RegressionFDM,
+    UniSkillFDMConfig: UniSkillFDM,
     BakuConfig: BakuPolicy,
     HierarchicalPolicyConfig: HierarchicalPolicy,
 }
@@ -46,4 +55,5 @@ for _config, _model in _MODELS.items():
     AutoModel.register(_config, _model)
 AutoInverseDynamicsModel.register(UniSkillIDMConfig, UniSkillIDM)
 AutoForwardDynamicsModel.register(RegressionFDMConfig, RegressionFDM)
+AutoForwardDynamicsModel.register(UniSkillFDMConfig, UniSkillFDM)
 AutoImageProcessor.register(UniSkillIDMConfig, slow_image_processor_class=UniSkillImageProcessorPil)

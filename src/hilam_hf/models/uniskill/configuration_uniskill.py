@@ -1,7 +1,45 @@
 """Configurations of UniSkill's inverse dynamics model (IDM) and of the forward dynamics model (FDM) beside it."""
 
+from dataclasses import field
+from typing import Any, Literal
+
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+
+# Stable Diffusion 1.5 as InstructPix2Pix (Brooks et al. 2023) extends it: four more input channels for the image.
+_PUBLISHED_UNET: dict[str, Any] = {
+    "sample_size": 32,
+    "in_channels": 8,
+    "out_channels": 4,
+    "block_out_channels": [320, 640, 1280, 1280],
+    "layers_per_block": 2,
+    "down_block_types": ["CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"],
+    "up_block_types": ["UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"],
+    "cross_attention_dim": 768,
+    "attention_head_dim": 8,
+}
+_PUBLISHED_VAE: dict[str, Any] = {
+    "sample_size": 256,
+    "latent_channels": 4,
+    "block_out_channels": [128, 256, 512, 512],
+    "layers_per_block": 2,
+    "down_block_types": ["DownEncoderBlock2D"] * 4,
+    "up_block_types": ["UpDecoderBlock2D"] * 4,
+    "scaling_factor": 0.18215,
+}
+_PUBLISHED_SCHEDULER: dict[str, Any] = {
+    "num_train_timesteps": 1000,
+    "beta_start": 0.00085,
+    "beta_end": 0.012,
+    "beta_schedule": "scaled_linear",
+    "prediction_type": "epsilon",
+    "clip_sample": False,
+    "set_alpha_to_one": False,
+    "steps_offset": 1,
+    "timestep_spacing": "leading",
+}
+
+Sampler = Literal["ddim", "ddpm", "euler_discrete"]
 
 
 @strict
@@ -84,3 +122,123 @@ class RegressionFDMConfig(PreTrainedConfig):
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of twice patch_size (2 * {self.patch_size})"
             )
+
+
+@strict
+class UniSkillFDMConfig(PreTrainedConfig):
+    """Configuration of [`UniSkillFDM`], UniSkill's diffusion forward dynamics model (Kim et al. 2025).
+
+    The defaults are the published architecture (860 M parameters), and sampling with few steps. UniSkill itself
+    samples with `sampler="ddpm"` and `num_inference_steps=30`.
+
+    Args:
+        image_size: Side in pixels of the square frames; must be a multiple of the autoencoder's scale factor.
+        latent_dim: Width of the latent actions (UniSkill's skill, 64 as published).
+        unet_config: Arguments of diffusers' `UNet2DConditionModel`. Its `in_channels` are the noisy next latents and
+            those of the current frame; its `cross_attention_dim` is the width of the condition.
+        vae_config: Arguments of diffusers' `AutoencoderKL`.
+        scheduler_config: The noise schedule, as diffusers' `DDPMScheduler` takes it; `prediction_type` is `"epsilon"`
+            or `"v_prediction"`.
+        conditioning_dropout: u, the probability in training of dropping the latent action alone, the image alone, and
+            both: 3 u in all.
+        sampler: Sampler of `predict`.
+        num_inference_steps: Denoising steps of `predict`.
+        guidance_scale: Guidance towards the latent action; guidance is off unless it is above 1.
+        image_guidance_scale: Guidance towards the current frame; guidance is off unless it is at least 1.
+        layer_norm_eps: Epsilon of the norm in front of the condition's projection.
+
+    Example:
+        >>> UniSkillFDMConfig(latent_dim=32).condition_dim
+        768
+    """
+
+    model_type = "uniskill_fdm"
+
+    image_size: int = 256
+    latent_dim: int = 64
+    unet_config: dict[str, Any] = field(default_factory=lambda: dict(_PUBLISHED_UNET))
+    vae_config: dict[str, Any] = field(default_factory=lambda: dict(_PUBLISHED_VAE))
+    scheduler_config: dict[str, Any] = field(default_factory=lambda: dict(_PUBLISHED_SCHEDULER))
+    conditioning_dropout: float = 0.05
+    sampler: Sampler = "ddim"
+    num_inference_steps: int = 10
+    guidance_scale: float | int = 7.5
+    image_guidance_scale: float | int = 2.5
+    layer_norm_eps: float = 1e-5
+
+    @classmethod
+    def from_diffusers(cls, name_or_path: str, *, revision: str | None = None, **changes: Any) -> "UniSkillFDMConfig":
+        """The configuration of an image-editing pipeline such as InstructPix2Pix, with the defaults of this class.
+
+        Args:
+            name_or_path: Hub id or folder of a diffusers pipeline with `unet`, `vae` and `scheduler`.
+            revision: Branch, tag or commit on the Hub.
+            **changes: Fields of this class to set.
+
+        Raises:
+            OSError: If there is no such pipeline.
+            StrictDataclassError: If its UNet takes no image beside the noisy one, or the parts do not fit.
+        """
+        from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
+
+        parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDPMScheduler}
+        for name, part in parts.items():
+            loaded = part.load_config(name_or_path, subfolder=name, revision=revision)
+            # The class's name stays: another scheduler's configuration is read by it.
+            values = {key: loaded[key] for key in loaded if key not in ("_diffusers_version", "_name_or_path")}
+            changes.setdefault(f"{name}_config", values)
+        return cls(**changes)
+
+    @property
+    def condition_dim(self) -> int:
+        """Width of the condition to which the UNet attends (768 as published)."""
+        return self.unet_config["cross_attention_dim"]
+
+    @property
+    def num_channels(self) -> int:
+        """Colour channels of a frame."""
+        return self.vae_config.get("in_channels", 3)
+
+    @property
+    def vae_scale_factor(self) -> int:
+        """Pixels to a side of one cell of the autoencoder's latents."""
+        return 2 ** (len(self.vae_config["block_out_channels"]) - 1)
+
+    @property
+    def latents_shape(self) -> tuple[int, int, int]:
+        """Channels, height and width of the autoencoder's latents of one frame."""
+        side = self.image_size // self.vae_scale_factor
+        return (self.vae_config.get("latent_channels", 4), side, side)
+
+    def validate_parts(self) -> None:
+        """Checks that the parts say their sizes, and that these fit each other."""
+        for name, key in (("unet_config", "cross_attention_dim"), ("vae_config", "block_out_channels")):
+            if key not in getattr(self, name):
+                raise ValueError(f"{name}: got no {key}, expected it. Add it, or take a checkpoint's.")
+        channels = self.vae_config.get("latent_channels", 4)
+        found = (self.unet_config.get("in_channels", 4), self.unet_config.get("out_channels", 4))
+        if found != (2 * channels, channels):
+            raise ValueError(
+                f"unet_config: got in_channels {found[0]} and out_channels {found[1]}, expected {2 * channels} (noisy "
+                f"and current latents) and {channels}, as the autoencoder has {channels}. Take a UNet of "
+                "InstructPix2Pix's kind."
+            )
+        if self.image_size <= 0 or self.image_size % self.vae_scale_factor:
+            raise ValueError(
+                f"image_size: got {self.image_size}, expected a multiple of the autoencoder's scale factor "
+                f"{self.vae_scale_factor}."
+            )
+
+    def validate_diffusion(self) -> None:
+        """Checks the training objective and the sampling defaults."""
+        prediction_type = self.scheduler_config.get("prediction_type", "epsilon")
+        if prediction_type not in ("epsilon", "v_prediction"):
+            raise ValueError(f"prediction_type: got {prediction_type!r}, expected 'epsilon' or 'v_prediction'.")
+        if not 0 <= self.conditioning_dropout <= 1 / 3:
+            raise ValueError(
+                f"conditioning_dropout: got {self.conditioning_dropout}, expected 0 to 1/3, as three cases have that "
+                "probability each."
+            )
+        for name in ("latent_dim", "num_inference_steps"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more. Raise it.")
