@@ -18,6 +18,8 @@ _ENVIRONMENT = {
     "MPLBACKEND": "Agg",
 }
 os.environ.update(_ENVIRONMENT)
+
+pytest_plugins = ["tests.numbered_videos"]
 os.environ.pop("HF_TOKEN", None)
 _CACHE = None
 if "PYTEST_XDIST_WORKER" not in os.environ:

@@ -7,8 +7,8 @@ import pytest
 
 from hilam_hf import cli
 from hilam_hf.data import CorpusInfo, load_corpus
-from tests.data.conftest import MakeVideo, make_video  # noqa: F401 - a fixture
 from tests.models.test_uniskill import tiny_fdm, tiny_idm
+from tests.numbered_videos import MakeVideo
 
 COMMANDS = ["demo", "doctor", "record", "extract", "skills", "view", "eval"]
 STAGES = ["lam", "hilam", "policy", "finetune"]
@@ -37,7 +37,7 @@ def test_every_command_has_help_with_an_example(command: list[str], capsys: pyte
 
 def test_the_way_from_videos_to_a_page_of_skills(
     tmp_path: Path,
-    make_video: MakeVideo,  # noqa: F811
+    make_video: MakeVideo,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     for name in ("a", "b"):
@@ -78,7 +78,7 @@ def test_the_way_from_videos_to_a_page_of_skills(
 )
 def test_a_mistake_ends_in_one_line_and_a_non_zero_code(
     tmp_path: Path,
-    make_video: MakeVideo,  # noqa: F811
+    make_video: MakeVideo,
     capsys: pytest.CaptureFixture[str],
     arguments: list[str],
     message: str,

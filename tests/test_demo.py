@@ -10,7 +10,7 @@ from transformers import AutoModel
 from hilam_hf import AutoForwardDynamicsModel, AutoInverseDynamicsModel, HierarchicalPolicy, HiLAMModel
 from hilam_hf.demo import DemoConfig, run_demo
 from hilam_hf.viz.schema import check_report
-from tests.data.conftest import MakeVideo, make_video  # noqa: F401 - a fixture
+from tests.numbered_videos import MakeVideo
 from tests.test_cli import run
 
 
@@ -81,7 +81,7 @@ def test_a_finished_demo_is_not_done_again_and_another_one_is_refused(
 
 def test_any_folder_of_videos_goes_through_the_video_half(
     tmp_path: Path,
-    make_video: MakeVideo,  # noqa: F811
+    make_video: MakeVideo,
 ) -> None:
     for name, frames in (("a.mp4", 20), ("b.webm", 12), ("c.mp4", 16), ("short.mp4", 3)):
         videos = make_video(name, num_frames=frames).parent

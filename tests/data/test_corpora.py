@@ -23,7 +23,7 @@ from hilam_hf.data import (
     write_skill_corpus,
 )
 from hilam_hf.data.corpus_rows import pack_boundaries
-from tests.data.conftest import MakeVideo, frame_numbers
+from tests.numbered_videos import MakeVideo, frame_numbers
 
 INFO = CorpusInfo(model="org/idm", revision="abc123", latent_dim=4, stride=3)
 

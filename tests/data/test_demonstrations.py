@@ -12,7 +12,7 @@ from datasets import load_dataset
 
 from hilam_hf.data import DemonstrationWriter, VideoReader, load_demonstrations, scan_videos, vectors_array
 from hilam_hf.data.demonstrations import demonstration_features
-from tests.data.conftest import frame_numbers, numbered_frames
+from tests.numbered_videos import frame_numbers, numbered_frames
 
 
 def episode(num_frames: int = 6, action_dim: int = 4, seed: int = 0, **changes) -> dict:

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hilam_hf.data import Episode, resolve_stride, scan_videos, split_episodes
-from tests.data.conftest import MakeVideo
+from tests.numbered_videos import MakeVideo
 
 
 def write_metadata(folder: Path, *rows: dict | str) -> Path:

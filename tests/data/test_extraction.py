@@ -10,8 +10,8 @@ from datasets import load_dataset
 from hilam_hf import HiLAMConfig, HiLAMModel
 from hilam_hf.data import load_corpus, load_episode_frames, scan_videos, unfold_skills, unpack_boundaries
 from hilam_hf.data.extraction import extract_latent_actions, extract_skill_corpus
-from tests.data.conftest import MakeVideo
 from tests.models.test_uniskill import LATENT, SIZE, tiny_idm
+from tests.numbered_videos import MakeVideo
 
 
 @pytest.fixture

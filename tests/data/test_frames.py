@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hilam_hf.data import FramePairDataset, VideoError, load_episode_frames, scan_videos, to_float, write_video
-from tests.data.conftest import MakeVideo, frame_numbers, numbered_frames
+from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ from hilam_hf.data import (
     smooth_phases,
     write_latent_action_corpus,
 )
-from tests.data.conftest import numbered_frames
+from tests.numbered_videos import numbered_frames
 
 
 def record(root: Path, phases: dict[str, str | None]) -> None:

@@ -15,7 +15,7 @@ from hilam_hf.data import (
     scan_videos,
     write_skill_corpus,
 )
-from tests.data.conftest import MakeVideo, frame_numbers, numbered_frames
+from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 STRIDE = 2
 

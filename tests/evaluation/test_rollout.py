@@ -7,10 +7,10 @@ import signal
 import numpy as np
 import pytest
 
-from hilam_hf.data.video import check_video
 from hilam_hf.envs import WorkerError
 from hilam_hf.envs.host import EnvironmentHost
 from hilam_hf.evaluation import ExpertPolicy, RandomPolicy, evaluate, rollout
+from hilam_hf.video import check_video
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.sim

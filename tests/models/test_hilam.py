@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
@@ -93,11 +94,19 @@ def test_bad_configurations_say_what_to_do(changes: dict[str, Any], message: str
         make_config(**changes)
 
 
-@pytest.mark.parametrize(("name", "millions"), [("tiny", 1.10), ("small", 8.30)])
+@pytest.mark.parametrize(("name", "millions"), [("tiny", 1.10), ("small", 8.30), ("base", 81.26), ("large", 332.99)])
 def test_presets_have_the_documented_sizes(name: str, millions: float) -> None:
-    model = HiLAMModel(HiLAMConfig.preset(name, latent_dim=64))
-    assert model.num_parameters() / 1e6 == pytest.approx(millions, abs=0.01)
-    assert f"{millions:.2f} M" in (HiLAMConfig.preset.__doc__ or "")
+    with torch.device("meta"):
+        model = HiLAMModel(HiLAMConfig.preset(name, latent_dim=64))
+    assert model.num_parameters() / 1e6 == pytest.approx(millions, abs=0.005)
+    row = next(line for line in (HiLAMConfig.preset.__doc__ or "").splitlines() if f"| {name} |" in line)
+    assert f"| {millions:.2f} M |" in row
+    assert ", ".join(map(str, model.config.backbone.d_model)) in row
+    assert f"`{json.dumps(model.config.backbone.arch_layout)}`" in row
+    assert model.config.backbone.window_size == [63, 63, 255]
+
+
+def test_an_unknown_preset_is_refused() -> None:
     with pytest.raises(ValueError, match="expected one of"):
         HiLAMConfig.preset("huge")
 

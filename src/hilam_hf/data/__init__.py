@@ -1,5 +1,14 @@
 """Videos and episodes in, corpora and training samples out."""
 
+from ..video import (
+    VIDEO_EXTENSIONS,
+    VideoError,
+    VideoInfo,
+    VideoReader,
+    check_video,
+    resize_frames,
+    write_video,
+)
 from .collate import collate_policy, collate_sequences
 from .corpora import (
     CorpusStatistics,
@@ -27,15 +36,6 @@ from .frame_store import FrameStore, VideoSource
 from .frames import FramePairDataset, load_episode_frames, to_float
 from .phases import latent_phases, load_phases, phase_boundaries, smooth_phases
 from .policy_data import PolicyDataset, PolicyEpisode
-from .video import (
-    VIDEO_EXTENSIONS,
-    VideoError,
-    VideoInfo,
-    VideoReader,
-    check_video,
-    resize_frames,
-    write_video,
-)
 
 __all__ = [
     "VIDEO_EXTENSIONS",

@@ -21,9 +21,9 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..files import atomic_path, disk_errors, write_text
 from .corpus_info import CARD_FILE, CorpusInfo, dataset_card
 from .corpus_rows import VideoColumn, check_row, corpus_features, rows_to_table
-from .files import atomic_path, disk_errors, write_text
 from .statistics import RunningStatistics
 
 SPLITS = ("train", "validation")

@@ -26,10 +26,10 @@ from datasets import Dataset, Features, List, Value
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..files import atomic_path, disk_errors, write_text
+from ..video import write_video
 from .corpus_rows import to_numpy
 from .episodes import METADATA_FILE
-from .files import atomic_path, disk_errors, write_text
-from .video import write_video
 
 VIDEOS = "videos"
 DEMONSTRATIONS = "demonstrations"

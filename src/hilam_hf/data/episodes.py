@@ -16,7 +16,7 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
-from .video import VIDEO_EXTENSIONS, VideoError, check_video
+from ..video import VIDEO_EXTENSIONS, VideoError, check_video
 
 METADATA_FILE = "metadata.jsonl"
 

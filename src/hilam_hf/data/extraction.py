@@ -14,9 +14,9 @@ from tqdm.auto import tqdm
 
 from ..models.dynamics import InverseDynamicsModel
 from ..models.hilam import HiLAMModel
+from ..video import VideoError, VideoReader
 from .corpora import CorpusInfo, CorpusWriter
 from .episodes import Episode, RejectedVideo, resolve_stride
-from .video import VideoError, VideoReader
 
 logger = logging.getLogger(__name__)
 

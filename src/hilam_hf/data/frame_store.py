@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from .video import VideoError, VideoReader, image_size
+from ..video import VideoError, VideoReader, image_size
 
 DEFAULT_CACHE_BYTES = 2 * 1024**3
 """Memory that decoded frames may take before they are read from the files instead."""

@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ..video import VideoReader
 from .episodes import Episode, resolve_stride
 from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
-from .video import VideoReader
 
 logger = logging.getLogger(__name__)
 

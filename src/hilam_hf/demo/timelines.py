@@ -8,7 +8,7 @@ from datasets import Dataset
 from matplotlib.figure import Figure
 
 from ..data.corpora import CorpusInfo, load_corpus, unpack_boundaries
-from ..data.video import VideoReader
+from ..video import VideoReader
 from ..viz import SkillsPageEntry, plot_skill_timeline, write_skills_page
 
 THUMBNAIL_SIZE = 128

@@ -317,7 +317,7 @@ class _Rollout:
 def _write_video(out: Path, episode: _Episode, fps: float) -> str:
     import torch
 
-    from ..data.video import write_video
+    from ..video import write_video
 
     outcome = "success" if episode.success else "failure"
     path = Path("videos") / f"{episode.task}-{episode.seed}-{outcome}.mp4"

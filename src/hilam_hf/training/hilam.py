@@ -26,12 +26,15 @@ class LatentSequences(Dataset[dict[str, Tensor]]):
     Args:
         corpus: Latent-action corpus.
         frames: Frames of the same episodes, in the same order, for the reconstruction loss.
+        codebook_size: Values that a code can take, where the latent actions are codes; they become int64. None: floats.
+
+    Raises:
+        ValueError: If a latent action is to be a code and is not a whole number in [0, codebook_size).
     """
 
-    def __init__(self, corpus: Corpus, frames: FrameStore | None = None):
-        self.sequences = [
-            torch.from_numpy(np.asarray(latents, dtype=np.float32)) for latents in corpus["latent_actions"]
-        ]
+    def __init__(self, corpus: Corpus, frames: FrameStore | None = None, codebook_size: int | None = None):
+        sequences = [torch.from_numpy(np.asarray(latents, dtype=np.float32)) for latents in corpus["latent_actions"]]
+        self.sequences = sequences if codebook_size is None else [_codes(item, codebook_size) for item in sequences]
         self.num_frames = corpus["num_frames"][:]
         self.frames = frames
 
@@ -43,6 +46,17 @@ class LatentSequences(Dataset[dict[str, Tensor]]):
         if self.frames is not None:
             item["frames"] = self.frames.read(index, range(self.num_frames[index]))
         return item
+
+
+def _codes(sequence: Tensor, codebook_size: int) -> Tensor:
+    """Codes kept as floats, which hold them exactly, as int64."""
+    codes = sequence.long()
+    if not torch.equal(codes.float(), sequence) or codes.min() < 0 or codes.max() >= codebook_size:
+        raise ValueError(
+            f"the corpus has latent actions from {sequence.min():g} to {sequence.max():g}, but the model takes codes "
+            f"from 0 to {codebook_size - 1}; give a corpus of codes, or make the model with its codebook_size"
+        )
+    return codes
 
 
 class HiLAMLoss(nn.Module):
@@ -72,12 +86,13 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
         preset: Size of the model, of `HiLAMConfig.preset`.
         idm: The inverse dynamics model that made the corpus. With it the checkpoint takes frames, too, and not only
             latent actions; it stays frozen.
-        **options: Further fields of `HiLAMConfig`.
+        **options: Further fields of `HiLAMConfig`; with `latent_type="discrete"` the corpus holds codes.
     """
     stride = {"stride": info.stride, "stride_seconds": info.stride_seconds if info.stride is None else None}
+    width = "num_codes" if options.get("latent_type") == "discrete" else "latent_dim"
     idm_config = None if idm is None else idm.config
     model = HiLAMModel(
-        HiLAMConfig.preset(preset, latent_dim=info.latent_dim, idm_config=idm_config, **stride, **options)
+        HiLAMConfig.preset(preset, idm_config=idm_config, **{width: info.latent_dim}, **stride, **options)
     )
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())
@@ -121,14 +136,11 @@ def train_hilam(
             f"the corpus' latent actions have {corpus_info.latent_dim} numbers, "
             f"the model takes {model.config.latent_dim}; make the model with latent_dim of the corpus"
         )
-    if corpus_info.mean is None or corpus_info.std is None:
-        raise ValueError("the corpus' card has no statistics (mean, std); write the corpus with CorpusWriter")
-    std = torch.tensor(corpus_info.std)
-    # A dimension that never changes stays at zero instead of becoming noise of unit size.
-    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.where(std > 0, std, torch.ones_like(std)))
+    if not model.config.is_discrete:
+        _set_statistics(model, corpus_info)
     result = train(
         HiLAMLoss(model, forward_dynamics),
-        LatentSequences(corpus, frames),
+        LatentSequences(corpus, frames, model.config.codebook_size if model.config.is_discrete else None),
         config,
         collate_fn=collate_latent_actions,
         output_dir=output_dir,
@@ -137,6 +149,14 @@ def train_hilam(
     )
     save_model(model, Path(output_dir) / "hilam")
     return dataclasses.replace(result, model=model)
+
+
+def _set_statistics(model: HiLAMModel, corpus_info: CorpusInfo) -> None:
+    if corpus_info.mean is None or corpus_info.std is None:
+        raise ValueError("the corpus' card has no statistics (mean, std); write the corpus with CorpusWriter")
+    std = torch.tensor(corpus_info.std)
+    # A dimension that never changes stays at zero instead of becoming noise of unit size.
+    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.where(std > 0, std, torch.ones_like(std)))
 
 
 def collate_latent_actions(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:

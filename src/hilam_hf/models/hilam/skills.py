@@ -8,9 +8,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Literal
 
 import torch
 from torch import Tensor
+
+SkillToken = Literal["first", "last", "mean"]
+"""Which of a segment's features stands for it: the first (the paper), the last, or their mean."""
 
 
 def segment_ids(boundaries: Tensor) -> Tensor:
@@ -69,6 +73,58 @@ def unfold_boundaries(stage_boundaries: Sequence[Tensor]) -> list[Tensor]:
     return unfolded
 
 
+class SegmentPieces:
+    """One vector for each segment of a sequence whose features arrive in pieces.
+
+    Memory grows with the segments and the pieces, not with the features.
+
+    Args:
+        token: How a segment's features make its vector.
+
+    Example:
+        >>> pieces = SegmentPieces("mean")
+        >>> pieces.add(torch.tensor([[1.0], [2.0]]), torch.tensor([True, False]))
+        >>> pieces.add(torch.tensor([[6.0], [7.0]]), torch.tensor([False, True]))
+        >>> pieces.tokens()[:, 0]
+        tensor([3., 7.])
+    """
+
+    def __init__(self, token: SkillToken) -> None:
+        self.token = token
+        self._num_segments = 0
+        self._values: list[Tensor] = []
+        self._counts: list[Tensor] = []
+        self._ids: list[Tensor] = []
+
+    def add(self, features: Tensor, boundaries: Tensor) -> None:
+        """Takes the next features (T, d) and their boundaries (T,); the very first one must start a segment."""
+        if len(features) == 0:
+            return
+        ids = self._num_segments + segment_ids(boundaries)
+        self._num_segments = int(ids[-1])
+        values = features.double() if self.token == "mean" else features
+        reduced = _reduce_segments(values, torch.ones_like(ids), ids, self.token)
+        for parts, part in zip((self._values, self._counts, self._ids), reduced, strict=True):
+            parts.append(part)
+
+    def tokens(self) -> Tensor:
+        """(S, d) in float32, one row a segment so far."""
+        values, counts, _ = _reduce_segments(
+            torch.cat(self._values), torch.cat(self._counts), torch.cat(self._ids), self.token
+        )
+        return (values / counts[:, None] if self.token == "mean" else values).float()
+
+
+def _reduce_segments(values: Tensor, counts: Tensor, ids: Tensor, token: SkillToken) -> tuple[Tensor, Tensor, Tensor]:
+    """Merges neighbouring rows (T, d) of the same segment: the first, the last, or the sum; and the counts' sums."""
+    unique, run, lengths = torch.unique_consecutive(ids, return_inverse=True, return_counts=True)
+    total = torch.zeros_like(unique).index_add(0, run, counts)
+    if token == "mean":
+        return values.new_zeros(len(unique), values.shape[1]).index_add(0, run, values), total, unique
+    last = lengths.cumsum(0) - 1
+    return values[last if token == "last" else last - lengths + 1], total, unique
+
+
 @dataclass(frozen=True)
 class SkillStage:
     """The segments of one stage."""
@@ -76,7 +132,8 @@ class SkillStage:
     boundaries: Tensor
     """(T,) bool at the resolution of the latent actions, True at the first step of a segment."""
     skills: Tensor
-    """(S, d) z^s: the first encoder feature of each segment, or the latent actions themselves at stage 0."""
+    """(S, d) z^s: the encoder feature of each segment that the model's `skill_token` says, by default the first; at
+    stage 0 the latent actions themselves."""
 
     @property
     def segment_ids(self) -> Tensor:

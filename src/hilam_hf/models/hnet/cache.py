@@ -169,14 +169,6 @@ class LevelCache:
     smoothed: Tensor | None = None
     """(B, D) the latest value of each sequence's dechunked states."""
 
-    def take_in(self, encoded: Tensor, dechunked: Tensor, layout: SequenceLayout) -> None:
-        """Remembers each sequence's latest encoder features and dechunked states, both (T, D)."""
-        assert self.previous is not None and self.smoothed is not None
-        self.previous = PreviousRows(
-            layout.latest(encoded, self.previous.rows), self.previous.exists | (layout.lengths > 0)
-        )
-        self.smoothed = layout.latest(dechunked, self.smoothed)
-
     def reset(self, indices: Sequence[int] | Tensor) -> None:
         """Forgets the sequences with these numbers, so that others can take their places.
 

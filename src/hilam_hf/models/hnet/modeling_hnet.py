@@ -93,6 +93,16 @@ class StageRecord(NamedTuple):
     dechunked_states: Tensor
 
 
+class StageTokens(NamedTuple):
+    """What one chunking stage's encoder and routing say, on packed rows."""
+
+    layout: SequenceLayout
+    features: Tensor
+    """(T, D) the encoder's output h."""
+    boundary_mask: Tensor
+    """(T,) bool: whether a chunk starts at the row."""
+
+
 def _packed_stage(record: StageRecord) -> HNetStageOutput:
     return _stage_output(record, lambda rows: rows, lambda rows: rows)
 
@@ -159,26 +169,69 @@ class _Level:
         """
         if layout.num_rows == 0:
             return hidden_states, self._records_of_nothing(hidden_states, layout)
-        if hasattr(self, "pad_dimension"):
-            extra = self.pad_dimension.to(hidden_states.dtype).expand(len(hidden_states), -1)
-            hidden_states = torch.cat((hidden_states, extra), dim=-1)
-        if self.is_innermost:
-            stack_cache = None if cache is None else cache.main
-            return self.main_network(hidden_states, layout, stack_cache)[:, : self.outer_width], ()
-
         past = cache or LevelCache()
-        encoded = self.encoder(hidden_states, layout, past.encoder)
-        routing = self.routing_module(encoded, layout, past.previous)  # eq. 1
+        if self.is_innermost:
+            return self.main_network(self.widened(hidden_states), layout, past.main)[:, : self.outer_width], ()
+
+        encoded, routing = self.decide(hidden_states, layout, past)
         chunks = chunk(encoded, routing.boundary_mask, layout, self._capacity(cache))  # eq. 2
         processed, inner_records = self.main_network(chunks.hidden_states, chunks.layout, past.main)
         dechunked = dechunk(processed, routing.boundary_prob, chunks, layout, past.smoothed)
         confidence = straight_through_ones(routing.selected_prob)[:, None]
         decoded = self.decoder(dechunked * confidence + self.residual_proj(encoded), layout, past.decoder)
         if cache is not None:
-            cache.take_in(encoded, dechunked, layout)
+            cache.smoothed = layout.latest(dechunked, cache.smoothed)
 
         record = StageRecord(layout, routing, encoded, chunks, dechunked)
         return decoded[:, : self.outer_width], (record, *inner_records)
+
+    def widened(self, hidden_states: Tensor) -> Tensor:
+        """Rows at this level's width, the learned channels appended where it is more than the outer one."""
+        if not hasattr(self, "pad_dimension"):
+            return hidden_states
+        extra = self.pad_dimension.to(hidden_states.dtype).expand(len(hidden_states), -1)
+        return torch.cat((hidden_states, extra), dim=-1)
+
+    def decide(self, hidden_states: Tensor, layout: SequenceLayout, past: LevelCache) -> tuple[Tensor, RoutingOutput]:
+        """This level's encoder features (T, D) and boundary decisions (eq. 1)."""
+        encoded = self.encoder(self.widened(hidden_states), layout, past.encoder)
+        routing = self.routing_module(encoded, layout, past.previous)
+        if past.previous is not None:
+            past.previous = PreviousRows(
+                layout.latest(encoded, past.previous.rows), past.previous.exists | (layout.lengths > 0)
+            )
+        return encoded, routing
+
+    def segment_level(
+        self, hidden_states: Tensor, layout: SequenceLayout, cache: LevelCache | None = None
+    ) -> tuple[StageTokens, ...]:
+        """Features and boundaries of this stage and those inside it, by the encoders alone.
+
+        They do not depend on the innermost network and the decoders, which are left out.
+
+        Args:
+            hidden_states: (T, D of the stage outside) packed rows.
+            layout: Where each sequence's rows lie; exact.
+            cache: What came before them; it takes the rows in. Only this method may continue from it.
+
+        Returns:
+            One entry a chunking stage, outermost first.
+        """
+        if self.is_innermost:
+            return ()
+        if layout.num_rows == 0:
+            return tuple(
+                StageTokens(record.layout, record.encoder_states, record.routing.boundary_mask)
+                for record in self._records_of_nothing(hidden_states, layout)
+            )
+        past = cache or LevelCache()
+        encoded, routing = self.decide(hidden_states, layout, past)
+        tokens = StageTokens(layout, encoded, routing.boundary_mask)
+        assert isinstance(self.main_network, HNetLevel)
+        if self.main_network.is_innermost:
+            return (tokens,)
+        chunks = chunk(encoded, routing.boundary_mask, layout)
+        return tokens, *self.main_network.segment_level(chunks.hidden_states, chunks.layout, past.main)
 
     def _capacity(self, cache: LevelCache | None) -> float | None:
         """Room for chunks per row where their number must not be read from the device; None to count them."""

@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from ..files import atomic_path
 from .containers import declared_size
-from .files import atomic_path
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -89,11 +89,11 @@ def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
     The aspect ratio is not kept: frames are squashed, as UniSkill does, so that nothing of the scene is cropped away.
 
     Args:
-        frames: uint8 (N, C, H, W).
+        frames: (N, C, H, W), uint8 or floats.
         size: Edge length, or (height, width), in pixels.
 
     Returns:
-        uint8 (N, C, height, width).
+        (N, C, height, width) of the same type.
     """
     height, width = image_size(size)
     if tuple(frames.shape[-2:]) == (height, width):
@@ -204,15 +204,35 @@ class VideoReader:
         return wanted
 
     def _decode(self, batch: list[int]) -> Tensor:
-        try:
-            frames = self._decoder.get_frames_at(batch).data
-        except (RuntimeError, IndexError) as error:
-            raise VideoError.about(
-                self.path,
-                f"frames {batch[0]} to {batch[-1]} cannot be decoded ({_reason(error)}); the file is damaged: "
-                "re-encode it with ffmpeg, or take it out of the folder",
-            ) from error
+        frames = decode_frames(self._decoder, batch, self.path)
         return frames if self.size is None else resize_frames(frames, self.size)
+
+
+def decode_frames(decoder: VideoDecoder, indices: list[int], name: str | Path) -> Tensor:
+    """The frames with the given indices, in the decoder's own layout.
+
+    Args:
+        decoder: A torchcodec decoder.
+        indices: Ascending indices.
+        name: What errors call the video.
+
+    Raises:
+        VideoError: A frame cannot be decoded.
+    """
+    try:
+        return decoder.get_frames_at(indices).data
+    except (RuntimeError, IndexError) as error:
+        raise VideoError.about(
+            name,
+            f"frames {indices[0]} to {indices[-1]} cannot be decoded ({_reason(error)}); the file is damaged: "
+            "re-encode it with ffmpeg, or take it out of the folder",
+        ) from error
+
+
+def frame_rate(decoder: VideoDecoder) -> float | None:
+    """Average frames a second, to six decimals; None where the container does not say."""
+    fps = decoder.metadata.average_fps
+    return round(float(fps), 6) if fps else None
 
 
 def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
@@ -335,11 +355,10 @@ def _video_info(path: Path, decoder: VideoDecoder) -> VideoInfo:
     metadata = decoder.metadata
     if not metadata.height or not metadata.width:
         raise VideoError.about(path, "it does not say its picture size: re-encode it with ffmpeg")
-    fps = metadata.average_fps
     return VideoInfo(
         path=str(path),
         num_frames=len(decoder),
-        fps=round(float(fps), 6) if fps else None,
+        fps=frame_rate(decoder),
         height=metadata.height,
         width=metadata.width,
         codec=metadata.codec or "unknown",

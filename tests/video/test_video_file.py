@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional as F
 
 from hilam_hf.data import VideoError, VideoReader, check_video, resize_frames, write_video
-from hilam_hf.data.containers import declared_size
-from tests.data.conftest import MakeVideo, frame_numbers, numbered_frames
+from hilam_hf.video.containers import declared_size
+from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 CODECS = {".mp4": "h264", ".webm": "vp9", ".avi": "mpeg4", ".mov": "h264", ".mkv": "h264"}
 
@@ -42,7 +42,7 @@ def test_reads_any_order_with_repeats(make_video: MakeVideo) -> None:
 
 
 def test_reads_more_frames_than_one_decoding_batch(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("hilam_hf.data.video._DECODE_BATCH", 5)
+    monkeypatch.setattr("hilam_hf.video.video_file._DECODE_BATCH", 5)
     assert frame_numbers(VideoReader(make_video()).read()) == list(range(12))
 
 

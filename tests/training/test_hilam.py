@@ -1,0 +1,61 @@
+"""Training of HiLAM on a corpus of codes, and what a run with limited chunks logs."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from hilam_hf import HiLAMConfig, HiLAMModel
+from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
+from hilam_hf.training.config import TrainingConfig
+from hilam_hf.training.hilam import LatentSequences, new_hilam, train_hilam
+
+CONFIG = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=2)
+
+
+def make_code_corpus(folder: Path, num_codes: int = 4, codebook_size: int = 8) -> CorpusInfo:
+    generator = torch.Generator().manual_seed(0)
+    rows = []
+    for number in range(6):
+        codes = torch.randint(0, codebook_size, (12 + number, num_codes), generator=generator)
+        rows.append({"id": str(number), "fps": 10.0, "num_frames": len(codes) + 2, "latent_actions": codes.float()})
+    return write_latent_action_corpus(folder, rows, info=CorpusInfo(model="m", latent_dim=num_codes, stride=2))
+
+
+def test_a_corpus_of_codes_trains_a_discrete_model(tmp_path: Path) -> None:
+    info = make_code_corpus(tmp_path / "corpus")
+    corpus = load_corpus(tmp_path / "corpus")
+    torch.manual_seed(0)
+    model = new_hilam(info, "tiny", latent_type="discrete", codebook_size=8)
+    assert (model.config.num_codes, model.config.latent_dim) == (4, 4)
+    result = train_hilam(model, corpus, info, CONFIG, output_dir=tmp_path / "run")
+    assert result.history["latent_loss"][0][1] == pytest.approx(torch.tensor(8.0).log().item(), rel=0.2)
+    assert {"boundary_rates/0", "boundary_rates/1"} <= set(result.history)
+    loaded = HiLAMModel.from_pretrained(tmp_path / "run" / "hilam")
+    codes = LatentSequences(corpus, codebook_size=8)[0]["latent_actions"]
+    assert codes.dtype == torch.int64
+    assert len(loaded.extract_skills(codes)) == 12
+
+
+def test_what_is_no_code_is_refused(tmp_path: Path) -> None:
+    make_code_corpus(tmp_path / "corpus")
+    corpus = load_corpus(tmp_path / "corpus")
+    with pytest.raises(ValueError, match="from 0 to 7, but the model takes codes from 0 to 3"):
+        LatentSequences(corpus, codebook_size=4)
+    half = [[[0.5, 1.0]]]
+    with pytest.raises(ValueError, match="the model takes codes from 0 to 7"):
+        LatentSequences({"latent_actions": half, "num_frames": [3]}, codebook_size=8)
+
+
+def test_dropped_boundaries_are_logged_where_chunks_are_limited(tmp_path: Path) -> None:
+    info = make_code_corpus(tmp_path / "corpus")
+    corpus = load_corpus(tmp_path / "corpus")
+    backbone = HiLAMConfig.preset("tiny").backbone
+    backbone.chunk_capacity = [0.5, 0.5]
+    limited = new_hilam(info, "tiny", hnet_config=backbone)
+    history = train_hilam(limited, corpus, info, CONFIG, output_dir=tmp_path / "limited").history
+    assert {"dropped_boundaries/0", "dropped_boundaries/1", "boundary_rates/0"} <= set(history)
+    exact = new_hilam(info, "tiny")
+    assert "dropped_boundaries/0" not in train_hilam(exact, corpus, info, CONFIG, output_dir=tmp_path / "exact").history
