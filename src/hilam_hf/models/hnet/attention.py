@@ -68,8 +68,9 @@ class HNetAttention(nn.Module):
 
     def forward(self, hidden_states: Tensor, context: AttentionContext, cache: KeyValueCache | None = None) -> Tensor:
         """Mixes packed rows (T, D) within each sequence."""
-        query, key, value = self.Wqkv(hidden_states).view(len(hidden_states), 3, self.num_heads, -1).unbind(1)
-        query, key = (rotate(states, context.cos, context.sin, self.rotary_dim) for states in (query, key))
+        rows, heads = len(hidden_states), self.num_heads
+        rotated, value = self.Wqkv(hidden_states).view(rows, 3 * heads, -1).split((2 * heads, heads), dim=1)
+        query, key = rotate(rotated, context.cos, context.sin, self.rotary_dim).split(heads, dim=1)
         if cache is not None:
             assert context.plan is not None
             mixed = cache.attend(self, query, key, value, context.plan)
@@ -86,14 +87,19 @@ def attention_context(
 
     Channel c of the first half turns with channel c + R / 2 by position / base^(2 c / R).
     """
-    positions = layout.positions if cache is None else cache.positions_of(layout)
-    rotary_dim = config.rotary_emb_dim[stage]
-    channels = torch.arange(0, rotary_dim, 2, device=positions.device, dtype=torch.float32)
-    frequencies = float(config.rotary_base) ** -(channels / max(rotary_dim, 1))
-    angles = positions[:, None, None] * frequencies
     if cache is not None:
-        return AttentionContext(angles.cos(), angles.sin(), None, cache.plan(layout))
+        plan = cache.plan(layout)
+        angles = plan.positions[:, None, None] * cache.frequencies
+        return AttentionContext(angles.cos(), angles.sin(), None, plan)
+    angles = layout.positions[:, None, None] * rotary_frequencies(config, stage, layout.cu_seqlens.device)
     return AttentionContext(angles.cos(), angles.sin(), attention_kernel(layout, config, stage), None)
+
+
+def rotary_frequencies(config: HNetConfig, stage: int, device: torch.device | None = None) -> Tensor:
+    """(R / 2,) by how much each channel turns from one position to the next, in radians."""
+    rotary_dim = config.rotary_emb_dim[stage]
+    channels = torch.arange(0, rotary_dim, 2, device=device, dtype=torch.float32)
+    return float(config.rotary_base) ** -(channels / max(rotary_dim, 1))
 
 
 def attention_kernel(layout: SequenceLayout, config: HNetConfig, stage: int) -> AttentionKernel:

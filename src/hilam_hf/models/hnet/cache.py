@@ -30,21 +30,19 @@ class StackCache:
         layers: The empty caches of its layers.
         batch_size: B.
         window: Positions that attention reaches back; -1 is no limit.
-        device: Where the rows will be.
+        frequencies: (R / 2,) rotary frequencies of the stage, on the device of the rows.
     """
 
     def __init__(
-        self, layers: list[KeyValueCache | Mamba2State], batch_size: int, window: int, device: torch.device
+        self, layers: list[KeyValueCache | Mamba2State], batch_size: int, window: int, frequencies: Tensor
     ) -> None:
+        device = frequencies.device
         self.layers = layers
         self.window = window
+        self.frequencies = frequencies
         self.lengths = torch.zeros(batch_size, dtype=torch.long, device=device)
         self.slot_positions = torch.full((batch_size, window + 1 if window >= 0 else _FIRST_SLOTS), -1, device=device)
         self._longest = 0
-
-    def positions_of(self, layout: SequenceLayout) -> Tensor:
-        """(T,) position of each new row in its whole sequence."""
-        return self.lengths.index_select(0, layout.sequence_ids) + layout.positions
 
     def plan(self, layout: SequenceLayout) -> CachedAttentionPlan:
         """How the new rows attend, the same for all layers; makes room for their keys."""
@@ -76,6 +74,8 @@ class CachedAttentionPlan:
     """Where the keys of new rows go, and which keys each new row may see."""
 
     layout: SequenceLayout
+    positions: Tensor
+    """(T,) position of each new row in its whole sequence."""
     is_single: bool
     """Whether no sequence has more than one new row."""
     covers_all: bool
@@ -83,7 +83,7 @@ class CachedAttentionPlan:
     num_slots: int
     """W."""
     stored_rows: Tensor
-    """Numbers of the new rows whose keys are kept."""
+    """Numbers of the new rows whose keys are kept; of no use if single, when all are."""
     stored_ids: Tensor
     """The sequence of each kept row."""
     stored_slots: Tensor
@@ -96,15 +96,16 @@ class CachedAttentionPlan:
     @classmethod
     def of(cls, cache: StackCache, layout: SequenceLayout) -> CachedAttentionPlan:
         """The plan for new rows; for single rows it also enters their positions."""
-        slots = cache.slot_positions.shape[1]
-        ids, positions = layout.sequence_ids, cache.positions_of(layout)
+        slots, ids = cache.slot_positions.shape[1], layout.sequence_ids
         if layout.max_length == 1:
-            cache.slot_positions[ids, positions % slots] = positions
-            mask = cache.slot_positions.index_select(0, ids) >= 0
-            rows = torch.arange(layout.num_rows, device=ids.device)
-            return cls(
-                layout, True, layout.is_dense, slots, rows, ids, positions % slots, positions, mask[:, None, None]
-            )
+            covers_all = layout.is_dense
+            positions = cache.lengths.clone() if covers_all else cache.lengths.index_select(0, ids)
+            places = positions % slots
+            cache.slot_positions[ids, places] = positions
+            seen = cache.slot_positions if covers_all else cache.slot_positions.index_select(0, ids)
+            mask = (seen >= 0)[:, None, None]
+            return cls(layout, positions, True, covers_all, slots, ids, ids, places, positions, mask)
+        positions = cache.lengths.index_select(0, ids) + layout.positions
         # Earlier rows of a long piece would be overwritten by its later ones: only the last W are kept.
         rows = (layout.lengths[ids] - layout.positions <= slots).nonzero().squeeze(1)
         queries = layout.spread(positions)
@@ -114,7 +115,7 @@ class CachedAttentionPlan:
         if cache.window >= 0:
             allowed &= distance <= cache.window
         kept, kept_ids = positions[rows], ids[rows]
-        return cls(layout, False, False, slots, rows, kept_ids, kept % slots, kept, allowed[:, None])
+        return cls(layout, positions, False, False, slots, rows, kept_ids, kept % slots, kept, allowed[:, None])
 
 
 class KeyValueCache:

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
-from .attention import AttentionContext, HNetAttention, attention_context
+from .attention import AttentionContext, HNetAttention, attention_context, rotary_frequencies
 from .cache import KeyValueCache, StackCache
 from .configuration_hnet import HNetConfig
 from .dynamic_chunking import upcast
@@ -118,4 +118,5 @@ class HNetStack(nn.Module):
     def new_cache(self, batch_size: int, device: torch.device) -> StackCache:
         """An empty cache for sequences that arrive piece by piece."""
         layers = [layer.new_cache(batch_size) for layer in self.layers]
-        return StackCache(layers, batch_size, self.config.window_size[self.stage], device)
+        frequencies = rotary_frequencies(self.config, self.stage, device)
+        return StackCache(layers, batch_size, self.config.window_size[self.stage], frequencies)

@@ -193,11 +193,15 @@ class SequenceLayout:
     def sequence_ids(self) -> Tensor:
         """(T,) which sequence each row belongs to; B for rows of no sequence."""
         rows = torch.arange(self.num_rows, device=self.cu_seqlens.device)
+        if self.is_dense:
+            return rows if self.max_length == 1 else rows // self.max_length
         return torch.searchsorted(self.cu_seqlens[1:].contiguous(), rows, right=True)
 
     @_computed_once
     def positions(self) -> Tensor:
         """(T,) position of each row in its own sequence, counted from 0."""
+        if self.max_length == 1 and self.is_exact:
+            return torch.zeros_like(self.sequence_ids)
         rows = torch.arange(self.num_rows, device=self.cu_seqlens.device)
         return rows - self.cu_seqlens[self.sequence_ids]
 
