@@ -3,6 +3,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# The packages that benchmarks/ compares with, laid over $(VENV).
+BENCH_VENV ?= .venv-bench
 WORKERS ?= 2
 DEMO_FLAGS ?=
 PYTEST_FLAGS ?=
@@ -35,12 +37,13 @@ format: setup ## put the code into the style that lint asks for
 	$(BIN)/ruff format .
 
 bench: setup ## compare with named peers, a JSON line for each claim
+	@$(BIN)/python scripts/bench_environment.py --venv $(BENCH_VENV)
 	@set -e; for script in benchmarks/*.py; do \
 		[ -e "$$script" ] || { echo "benchmarks/ holds no script yet"; break; }; \
 		case "$$script" in */_*) continue;; esac; \
-		echo "== $$script"; $(BIN)/python "$$script" --json; \
+		echo "== $$script"; $(BENCH_VENV)/bin/python "$$script" --json; \
 	done
 
-clean: ## remove .venv and caches; what the demo wrote stays
-	rm -rf $(VENV) build dist .pytest_cache .ruff_cache .mypy_cache
+clean: ## remove .venv, .venv-bench and caches; what the demo wrote stays
+	rm -rf $(VENV) $(BENCH_VENV) build dist .pytest_cache .ruff_cache .mypy_cache
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -337,3 +337,22 @@ def test_float32_parts_stay_float32_under_autocast_and_in_half_precision_checkpo
     assert half.encoder.layers[0].mixer.Wqkv.weight.dtype == torch.bfloat16
     assert half.residual_proj.weight.dtype == torch.float32
     assert half(states.bfloat16()).last_hidden_state.dtype == torch.bfloat16
+
+
+def test_identity_routing_is_learned_routing_before_training() -> None:
+    torch.manual_seed(0)
+    published = HNetModel(make_config())
+    free = HNetModel(make_config(routing="identity"))
+    report = free.load_state_dict(published.state_dict(), strict=False)
+    assert not report.missing_keys
+    assert all("routing_module" in key for key in report.unexpected_keys) and len(report.unexpected_keys) == 4
+    states = torch.randn(2, 15, 32)
+    expected, output = published(states), free(states)
+    assert torch.equal(output.last_hidden_state, expected.last_hidden_state)
+    assert torch.equal(output.stages[0].boundary_prob, expected.stages[0].boundary_prob)
+    output.last_hidden_state[..., 0].sum().backward()
+    assert all(parameter.grad is not None for parameter in free.parameters())
+    assert (
+        free.to(torch.bfloat16).routing_module(states[0].bfloat16(), SequenceLayout.dense(1, 15)).boundary_prob.dtype
+        == torch.float32
+    )

@@ -1,7 +1,8 @@
-"""Evaluation: rollouts in parallel environments, success rates with intervals, provenance records."""
+"""Evaluation: rollouts in parallel environments, success rates with intervals, provenance, segmentation metrics."""
 
 from .policies import ExpertPolicy, Policy, RandomPolicy
 from .rollout import EpisodeResult, EvaluationResult, evaluate
+from .segmentation import SegmentationScores, evaluate_segmentation
 from .statistics import SuccessRate, wilson_interval
 
 __all__ = [
@@ -10,7 +11,9 @@ __all__ = [
     "ExpertPolicy",
     "Policy",
     "RandomPolicy",
+    "SegmentationScores",
     "SuccessRate",
     "evaluate",
+    "evaluate_segmentation",
     "wilson_interval",
 ]

@@ -88,7 +88,10 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
             latent actions; it stays frozen.
         **options: Further fields of `HiLAMConfig`; with `latent_type="discrete"` the corpus holds codes.
     """
-    stride = {"stride": info.stride, "stride_seconds": info.stride_seconds if info.stride is None else None}
+    stride: dict[str, Any] = {
+        "stride": info.stride,
+        "stride_seconds": info.stride_seconds if info.stride is None else None,
+    }
     width = "num_codes" if options.get("latent_type") == "discrete" else "latent_dim"
     idm_config = None if idm is None else idm.config
     model = HiLAMModel(

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from huggingface_hub.dataclasses import strict
@@ -24,6 +24,8 @@ class HNetConfig(PreTrainedConfig):
         num_heads: Attention heads of each stage.
         rotary_emb_dim: Channels of every head that are rotated, even; 0 for none.
         window_size: Attention window of each stage: `w >= 0` lets position i see i-w ... i; -1 is no limit.
+        routing: What the boundary decision compares: `"learned"` projections of neighbouring features, as published; or
+            the features themselves (`"identity"`), which is where the projections start.
         chunk_capacity: Room for chunks in each chunking stage, per row of a sequence, in (0, 1]. Nothing then waits for
             the device, which graphs and launch-bound training want; boundaries that find no room are merged into the
             chunk before them, and the output counts them. None: exact counts, and no bound under `torch.compile`.
@@ -50,6 +52,7 @@ class HNetConfig(PreTrainedConfig):
     num_heads: list[int] = field(default_factory=lambda: [4, 4, 4])
     rotary_emb_dim: list[int] = field(default_factory=lambda: [32, 32, 32])
     window_size: list[int] = field(default_factory=lambda: [-1, -1, -1])
+    routing: Literal["learned", "identity"] = "learned"
     chunk_capacity: list[float | int] | None = None
     ssm_cfg: dict[str, Any] = field(default_factory=dict)
     rms_norm_eps: float = 1e-5

@@ -38,6 +38,13 @@ class RoutingProjection(Float32Linear):
     """A query or key projection of the routing, the identity before training."""
 
 
+class RoutingIdentity(nn.Module):
+    """Features as they are, in float32 or wider, in the place of a projection."""
+
+    def forward(self, states: Tensor) -> Tensor:
+        return upcast(states)
+
+
 class PreviousRows(NamedTuple):
     """The features before each of B sequences that continue."""
 
@@ -65,12 +72,13 @@ class RoutingModule(nn.Module):
 
     Args:
         d_model: Width D of the features.
+        learned: Compare learned projections of the features, as published; or else the features themselves.
     """
 
-    def __init__(self, d_model: int) -> None:
+    def __init__(self, d_model: int, *, learned: bool = True) -> None:
         super().__init__()
-        self.q_proj_layer = RoutingProjection(d_model, d_model, bias=False)
-        self.k_proj_layer = RoutingProjection(d_model, d_model, bias=False)
+        self.q_proj_layer = RoutingProjection(d_model, d_model, bias=False) if learned else RoutingIdentity()
+        self.k_proj_layer = RoutingProjection(d_model, d_model, bias=False) if learned else RoutingIdentity()
 
     def forward(
         self, hidden_states: Tensor, layout: SequenceLayout, previous: PreviousRows | None = None

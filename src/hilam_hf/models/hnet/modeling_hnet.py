@@ -152,7 +152,7 @@ class _Level:
             return
         encoder, decoder = layout.stacks
         self.encoder = HNetStack(config, stage, encoder)
-        self.routing_module = RoutingModule(width)
+        self.routing_module = RoutingModule(width, learned=config.routing == "learned")
         self.main_network = HNetLevel(config, stage + 1)
         self.residual_proj = ResidualProjection(width, width)
         self.decoder = HNetStack(config, stage, decoder)

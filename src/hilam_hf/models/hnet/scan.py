@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-_BLOCK = 64
+_BLOCK = 32
 
 
 def ema(states: Tensor, weight: Tensor, is_start: Tensor, previous: Tensor | None = None) -> Tensor:
