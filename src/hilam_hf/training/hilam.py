@@ -88,15 +88,13 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
             latent actions; it stays frozen.
         **options: Further fields of `HiLAMConfig`; with `latent_type="discrete"` the corpus holds codes.
     """
-    stride: dict[str, Any] = {
+    fields: dict[str, Any] = {
+        "num_codes" if options.get("latent_type") == "discrete" else "latent_dim": info.latent_dim,
         "stride": info.stride,
         "stride_seconds": info.stride_seconds if info.stride is None else None,
+        "idm_config": None if idm is None else idm.config,
     }
-    width = "num_codes" if options.get("latent_type") == "discrete" else "latent_dim"
-    idm_config = None if idm is None else idm.config
-    model = HiLAMModel(
-        HiLAMConfig.preset(preset, idm_config=idm_config, **{width: info.latent_dim}, **stride, **options)
-    )
+    model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())
     return model
