@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
+from matplotlib.colors import to_rgb
 
 from hilam_hf.viz import figure_png
-from hilam_hf.viz.segmentation import plot_f1_bars, plot_segmentations
+from hilam_hf.viz.segmentation import phase_color, plot_f1_bars, plot_segmentations
 from hilam_hf.viz.style import segment_color
 
 SCORES = {"random": {"f1": 0.2, "low": 0.1, "high": 0.3}, "HiLAM stage 1": {"f1": 0.5, "low": 0.45, "high": 0.6}}
@@ -58,3 +59,11 @@ def test_episodes_must_fit_their_segmentations():
         plot_segmentations({}, {})
     with pytest.raises(ValueError, match="'windows' has no segmentation of the 7 steps of episode 'pull/0'"):
         plot_segmentations(PHASES, {"windows": {"push/0": cuts(length=10), "pull/0": cuts(length=6)}})
+
+
+def test_all_phases_of_scripted_experts_have_colours_of_their_own():
+    colors = [phase_color(index) for index in range(13)]
+    assert colors[:8] == [segment_color(index).lower() for index in range(8)]
+    assert len(set(colors)) == 13
+    # Halfway from #004488 to white.
+    assert to_rgb(colors[8]) == pytest.approx((0.5, 0.5 + 0x44 / 510, 0.5 + 0x88 / 510), abs=1 / 255)

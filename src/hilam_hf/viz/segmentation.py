@@ -10,12 +10,13 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from numpy.typing import ArrayLike
 
 from .charts import BAR_COLORS
-from .style import INK, MUTED, PAPER, add_axes_inches, new_figure, segment_color, styled
+from .style import INK, MUTED, PAPER, SEGMENT_COLORS, add_axes_inches, new_figure, segment_color, styled
 from .timeline import segment_spans
 
 # Inches.
@@ -66,6 +67,13 @@ def plot_f1_bars(
     return figure
 
 
+def phase_color(index: int) -> str:
+    """The colour of the phase with the 0-based `index`: those of segments, then the same ones halfway to the paper."""
+    color, rounds = segment_color(index), index // len(SEGMENT_COLORS)
+    mixed = (c + (p - c) * (1 - 0.5**rounds) for c, p in zip(to_rgb(color), to_rgb(PAPER), strict=True))
+    return to_hex(tuple(mixed))
+
+
 @styled
 def plot_segmentations(
     phases: Mapping[str, Sequence[str]], segmentations: Mapping[str, Mapping[str, ArrayLike]]
@@ -93,7 +101,7 @@ def plot_segmentations(
                 raise ValueError(f"{method!r} has no segmentation of the {len(names)} steps of episode {episode!r}.")
     block = STRIP_HEIGHT * (1 + len(segmentations))
     phase_names = dict.fromkeys(name for names in phases.values() for name in names)
-    colors = {name: segment_color(index) for index, name in enumerate(phase_names)}
+    colors = {name: phase_color(index) for index, name in enumerate(phase_names)}
     figure = new_figure(LABEL_WIDTH + CHART_WIDTH + MARGIN, len(phases) * (block + 0.42) + 0.75)
     longest = max(map(len, phases.values()))
     bottom = figure.get_figheight() - 0.45
