@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
     from .models.baku import BakuConfig, BakuPolicy
     from .models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
-    from .models.hilam import HiLAMConfig, HiLAMModel, SkillExtraction
+    from .models.hilam import HiLAMConfig, HiLAMModel, SkillExtraction, SkillStream, StreamedStep
     from .models.hnet import HNetConfig, HNetModel
     from .models.uniskill import (
         RegressionFDM,
@@ -44,6 +44,8 @@ _MODULES = {
     "RegressionFDM": "models.uniskill",
     "RegressionFDMConfig": "models.uniskill",
     "SkillExtraction": "models.hilam",
+    "SkillStream": "models.hilam",
+    "StreamedStep": "models.hilam",
     "UniSkillFDM": "models.uniskill",
     "UniSkillFDMConfig": "models.uniskill",
     "UniSkillIDM": "models.uniskill",
@@ -66,6 +68,8 @@ __all__ = [
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",
+    "SkillStream",
+    "StreamedStep",
     "UniSkillFDM",
     "UniSkillFDMConfig",
     "UniSkillIDM",

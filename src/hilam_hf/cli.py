@@ -287,6 +287,12 @@ def train_hilam_command(
     overrides: Overrides = None,
     config: ConfigFile = None,
     preset: Annotated[str, typer.Option(help="Size of the model: tiny, small, base or large.")] = "tiny",
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--model-option", help="KEY=VALUE of the preset, such as target_ratios=[4,3] or routing=identity."
+        ),
+    ] = None,
     idm: Annotated[
         str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
     ] = None,
@@ -306,13 +312,13 @@ def train_hilam_command(
     from .data.frame_store import FrameStore, VideoSource
     from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
     from .training import TrainingConfig, load_config
-    from .training.hilam import new_hilam, train_hilam
+    from .training.hilam import new_hilam, parse_model_options, train_hilam
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
     with _seeded(options.seed):
         own = None if idm is None else AutoInverseDynamicsModel.from_pretrained(idm)
-        model = new_hilam(info, preset, idm=own)
+        model = new_hilam(info, preset, idm=own, **parse_model_options(model_options or ()))
     rows, forward_dynamics, frames = load_corpus(corpus), None, None
     if (fdm is None) != (videos is None):
         raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")

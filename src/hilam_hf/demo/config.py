@@ -60,7 +60,7 @@ class DemoConfig:
     hilam: TrainingConfig = field(
         default_factory=lambda: TrainingConfig(max_steps=600, batch_size=16, learning_rate=1e-3)
     )
-    hilam_model: dict[str, Any] = field(default_factory=lambda: {"target_ratios": [4.0, 3.0]})
+    hilam_model: dict[str, Any] = field(default_factory=lambda: {"target_ratios": [4.0, 3.0], "lambda_ratio": 0.1})
     skill_stage: int = 2
     policy: dict[str, Any] = field(
         default_factory=lambda: {

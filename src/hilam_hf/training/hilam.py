@@ -1,15 +1,18 @@
 """Training of HiLAM on a latent-action corpus."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 from datasets import Dataset as Corpus
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
+from transformers import PreTrainedConfig
 
 from ..data.collate import collate_sequences
 from ..data.corpora import CorpusInfo
@@ -18,6 +21,8 @@ from ..models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
+
+_BASE_FIELDS = {field.name for field in dataclasses.fields(PreTrainedConfig)}
 
 
 class LatentSequences(Dataset[dict[str, Tensor]]):
@@ -98,6 +103,26 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())
     return model
+
+
+def parse_model_options(pairs: Sequence[str]) -> dict[str, Any]:
+    """Options of `HiLAMConfig.preset` from `KEY=VALUE` pairs, values written as in YAML.
+
+    Raises:
+        ValueError: If a pair has no `=`, or its key is neither a field of `HiLAMConfig` nor `routing`.
+
+    Example:
+        >>> parse_model_options(["target_ratios=[4.0, 3.0]", "routing=identity"])
+        {'target_ratios': [4.0, 3.0], 'routing': 'identity'}
+    """
+    known = sorted({field.name for field in dataclasses.fields(HiLAMConfig)} - _BASE_FIELDS | {"routing"})
+    options: dict[str, Any] = {}
+    for pair in pairs:
+        key, separator, value = pair.partition("=")
+        if not separator or key not in known:
+            raise ValueError(f"--model-option: got {pair!r}, expected KEY=VALUE with a key of {', '.join(known)}")
+        options[key] = yaml.safe_load(value)
+    return options
 
 
 def train_hilam(

@@ -87,26 +87,26 @@ class HiLAMConfig(PreTrainedConfig):
 
     @classmethod
     def preset(
-        cls, name: str, *, routing: Literal["learned", "identity"] = "identity", **overrides: Any
+        cls, name: str, *, routing: Literal["learned", "identity"] = "learned", **overrides: Any
     ) -> "HiLAMConfig":
         """A configuration of a known size with two chunking stages.
 
         | name | layout | widths | parameters (latent width 64) |
         | --- | --- | --- | --- |
-        | tiny | `["T1", ["T1", ["T2"], "T1"], "T1"]` | 128, 128, 128 | 1.03 M |
-        | small | `["T2", ["T2", ["T4"], "T2"], "T2"]` | 256, 256, 256 | 8.04 M |
-        | base | `["T4", ["T4", ["T8"], "T4"], "T4"]` | 384, 512, 768 | 80.44 M |
-        | large | `["T4", ["T4", ["T16"], "T4"], "T4"]` | 512, 768, 1280 | 331.29 M |
+        | tiny | `["T1", ["T1", ["T2"], "T1"], "T1"]` | 128, 128, 128 | 1.10 M |
+        | small | `["T2", ["T2", ["T4"], "T2"], "T2"]` | 256, 256, 256 | 8.30 M |
+        | base | `["T4", ["T4", ["T8"], "T4"], "T4"]` | 384, 512, 768 | 81.26 M |
+        | large | `["T4", ["T4", ["T16"], "T4"], "T4"]` | 512, 768, 1280 | 332.99 M |
 
         Heads are 64 wide (32 in tiny), half of it rotated. A position sees the 63 latent actions before it, the 63
         chunks of stage 1, and the 255 chunks of stage 2: cost is linear in the length, and constant per step when
-        streaming. Boundaries compare the encoder's features themselves, with a ratio loss of weight 1: trained
-        projections with the published weight of 0.03 found the phases of scripted experts much worse
-        (`docs/segmentation.md`).
+        streaming.
 
         Args:
             name: `"tiny"`, `"small"`, `"base"` or `"large"`.
-            routing: What boundaries compare, see `HNetConfig`.
+            routing: What boundaries compare, see `HNetConfig`. Learned projections, as published, predict better; with
+                `"identity"` and `lambda_ratio` of 1 or more, boundaries follow changes of motion
+                (`docs/segmentation.md`).
             **overrides: Fields of this class to set, `latent_dim` among them.
 
         Raises:
@@ -125,7 +125,7 @@ class HiLAMConfig(PreTrainedConfig):
             window_size=list(_PRESET_WINDOWS),
             routing=routing,
         )
-        return cls(**{"hnet_config": backbone, "lambda_ratio": 1.0, **overrides})
+        return cls(**{"hnet_config": backbone, **overrides})
 
     @property
     def num_stages(self) -> int:

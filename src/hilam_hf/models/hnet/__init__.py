@@ -1,5 +1,6 @@
 """H-Net: dynamic chunking and the recursive backbone, usable on their own."""
 
+from .cache import LevelCache
 from .configuration_hnet import HNetConfig
 from .dynamic_chunking import (
     Chunks,
@@ -20,6 +21,7 @@ __all__ = [
     "HNetOutput",
     "HNetPreTrainedModel",
     "HNetStageOutput",
+    "LevelCache",
     "RoutingModule",
     "RoutingOutput",
     "SequenceLayout",

@@ -104,7 +104,18 @@ class CachedAttentionPlan:
             cache.slot_positions[ids, places] = positions
             seen = cache.slot_positions if covers_all else cache.slot_positions.index_select(0, ids)
             mask = (seen >= 0)[:, None, None]
-            return cls(layout, positions, True, covers_all, slots, ids, ids, places, positions, mask)
+            return cls(
+                layout=layout,
+                positions=positions,
+                is_single=True,
+                covers_all=covers_all,
+                num_slots=slots,
+                stored_rows=ids,
+                stored_ids=ids,
+                stored_slots=places,
+                stored_positions=positions,
+                mask=mask,
+            )
         positions = cache.lengths.index_select(0, ids) + layout.positions
         # Earlier rows of a long piece would be overwritten by its later ones: only the last W are kept.
         rows = (layout.lengths[ids] - layout.positions <= slots).nonzero().squeeze(1)
@@ -114,8 +125,18 @@ class CachedAttentionPlan:
         allowed = (keys >= 0)[:, None, :] & (distance >= 0)
         if cache.window >= 0:
             allowed &= distance <= cache.window
-        kept, kept_ids = positions[rows], ids[rows]
-        return cls(layout, positions, False, False, slots, rows, kept_ids, kept % slots, kept, allowed[:, None])
+        return cls(
+            layout=layout,
+            positions=positions,
+            is_single=False,
+            covers_all=False,
+            num_slots=slots,
+            stored_rows=rows,
+            stored_ids=ids[rows],
+            stored_slots=positions[rows] % slots,
+            stored_positions=positions[rows],
+            mask=allowed[:, None],
+        )
 
 
 class KeyValueCache:
