@@ -290,7 +290,7 @@ def train_hilam_command(
     model_options: Annotated[
         list[str] | None,
         typer.Option(
-            "--model-option", help="KEY=VALUE of the preset, such as target_ratios=[4,3] or routing=identity."
+            "--model-option", help="KEY=VALUE of the preset: target_ratios=[4,3], routing=identity."
         ),
     ] = None,
     idm: Annotated[

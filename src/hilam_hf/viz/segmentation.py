@@ -70,8 +70,8 @@ def plot_f1_bars(
 def phase_color(index: int) -> str:
     """The colour of the phase with the 0-based `index`: those of segments, then the same ones halfway to the paper."""
     color, rounds = segment_color(index), index // len(SEGMENT_COLORS)
-    mixed = (c + (p - c) * (1 - 0.5**rounds) for c, p in zip(to_rgb(color), to_rgb(PAPER), strict=True))
-    return to_hex(tuple(mixed))
+    red, green, blue = (c + (p - c) * (1 - 0.5**rounds) for c, p in zip(to_rgb(color), to_rgb(PAPER), strict=True))
+    return to_hex((red, green, blue))
 
 
 @styled
