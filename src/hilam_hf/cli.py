@@ -289,9 +289,7 @@ def train_hilam_command(
     preset: Annotated[str, typer.Option(help="Size of the model: tiny, small, base or large.")] = "tiny",
     model_options: Annotated[
         list[str] | None,
-        typer.Option(
-            "--model-option", help="KEY=VALUE of the preset: target_ratios=[4,3], routing=identity."
-        ),
+        typer.Option("--model-option", help="KEY=VALUE of the preset: target_ratios=[4,3], routing=identity."),
     ] = None,
     idm: Annotated[
         str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
