@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hilam_hf.models.baku import BakuConfig, BakuModel, TemporalAggregator
 from hilam_hf.models.baku.acting import TokenHistory
 from hilam_hf.models.baku.convert_baku import load_published_weights, rename_published_key
-from tests.helpers import require_shared
+from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
 
 PUBLISHED_NORMALISATION_EPS = 1e-5
-
-
-def golden_folder() -> Path:
-    given = os.environ.get("HILAM_GOLDENS")
-    return (Path(given) if given else require_shared() / "goldens") / "models"
-
-
-def case_names(model: str) -> list[str]:
-    """Names of the cases of one kind; a stand-in that reports the missing folder where there is none."""
-    given = os.environ.get("HILAM_GOLDENS")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "goldens"
-    index = folder / "models" / "index.json"
-    if not index.exists():
-        return ["missing"]
-    cases = json.loads(index.read_text())["cases"]
-    return [name for name, case in cases.items() if case["model"] == model]
-
-
-def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    folder = golden_folder()
-    case = json.loads((folder / "index.json").read_text())["cases"][name]
-    return case, load_file(folder / case["file"])
-
-
-def weights_recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("weights_recipe", golden_folder() / "weights_recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def published_weights(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -11,7 +11,7 @@ from torch.nn.functional import pad
 
 from hilam_hf.models.hnet import HNetModel
 from tests.models.test_hnet import make_model
-from tests.models.test_hnet_golden import MODES, OUTPUT, PROBABILITY, assert_within, cases, golden_model, load
+from tests.models.test_hnet_golden import OUTPUT, PROBABILITY, assert_within, cases, golden_model, load
 
 MIXED: dict[str, Any] = {
     "arch_layout": ["T1m1", ["m1", ["T2"], "T1"], "M1"],
@@ -151,7 +151,6 @@ def test_golden_step(name: str) -> None:
 def test_golden_sequences_step_together(name: str) -> None:
     """Steps of a batch give the packed values, which the published code does not reach."""
     case, tensors = load(name)
-    assert "packed" in MODES
     model = golden_model(case, tensors, "sdpa")
     sequences = list(tensors["in/packed/hidden_states"].split(tensors["in/packed/cu_seqlens"].diff().tolist()))
     rows = []

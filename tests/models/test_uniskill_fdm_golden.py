@@ -6,54 +6,20 @@ are not this model's: their outputs are taken from the case, and their gradients
 
 from __future__ import annotations
 
-import importlib.util
 import json
-import os
-from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import pytest
 import torch
 from diffusers.schedulers import scheduling_ddpm
 from PIL import Image
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hilam_hf.models.uniskill import DiffusionDraws, UniSkillFDM, UniSkillFDMConfig, UniSkillImageProcessorPil
-from tests.helpers import require_shared
+from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
 
 # The published projection belongs to the IDM, ours to the FDM, which takes the same latent actions as everything else.
 PROJECTION = {"idm.latent_norm.": "condition_norm.", "idm.latent_proj.": "condition_proj."}
-
-
-def golden_folder() -> Path:
-    given = os.environ.get("HILAM_GOLDENS")
-    return (Path(given) if given else require_shared() / "goldens") / "models"
-
-
-def case_names() -> list[str]:
-    """Names of the FDM's cases; a stand-in that reports the missing folder where there is none."""
-    given = os.environ.get("HILAM_GOLDENS")
-    folder = Path(given) if given else Path(__file__).resolve().parents[3] / "shared" / "goldens"
-    index = folder / "models" / "index.json"
-    if not index.exists():
-        return ["missing"]
-    cases = json.loads(index.read_text())["cases"]
-    return [name for name, case in cases.items() if case["model"] == "uniskill_fdm"]
-
-
-def load_case(name: str) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    folder = golden_folder()
-    case = json.loads((folder / "index.json").read_text())["cases"][name]
-    return case, load_file(folder / case["file"])
-
-
-def weights_recipe() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("weights_recipe", golden_folder() / "weights_recipe.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def our_name(published: str) -> str | None:
@@ -117,7 +83,7 @@ def assert_golden(case: dict[str, Any], tensors: dict[str, Tensor], name: str, a
     )
 
 
-@pytest.mark.parametrize("name", case_names())
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
 def test_golden_preprocessing(name: str):
     case, tensors = load_case(name)
     size = case["resolution"]
@@ -128,7 +94,7 @@ def test_golden_preprocessing(name: str):
         torch.testing.assert_close(pixels * 2 - 1, tensors[key], rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", case_names())
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
 @pytest.mark.parametrize("condition_key", ["outputs/idm_latent", "outputs/eval_mode/idm_latent"])
 def test_golden_training_step(name: str, condition_key: str, monkeypatch: pytest.MonkeyPatch):
     case, tensors = load_case(name)
@@ -160,7 +126,7 @@ def test_golden_training_step(name: str, condition_key: str, monkeypatch: pytest
         assert_golden(case, tensors, key, model.get_parameter(our_name(key.removeprefix("grads/"))).grad)
 
 
-@pytest.mark.parametrize("name", case_names())
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
 def test_golden_projection_and_its_gradients(name: str):
     case, tensors = load_case(name)
     model = load_model(case, tensors).train()
@@ -177,7 +143,7 @@ def test_golden_projection_and_its_gradients(name: str):
         assert_golden(case, tensors, key, model.get_parameter(our_name(key.removeprefix("grads/"))).grad)
 
 
-@pytest.mark.parametrize("name", case_names())
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
 @torch.no_grad()
 def test_golden_sampling(name: str, monkeypatch: pytest.MonkeyPatch):
     case, tensors = load_case(name)

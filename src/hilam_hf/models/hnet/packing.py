@@ -5,6 +5,7 @@ Shapes: B sequences, L longest sequence, T rows in all (T = B * L when nothing i
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
@@ -274,7 +275,7 @@ class SequenceLayout:
             What is kept (T,) bool, which is `keep` but for rows of a sequence that has no room left; the numbers of the
             kept rows (T',); and their static layout.
         """
-        share = -int(-capacity * _CAPACITY_UNIT // 1)
+        share = math.ceil(capacity * _CAPACITY_UNIT)
         if self.valid_rows is not None:
             keep = keep & self.valid_rows
         before = F.pad(keep.cumsum(0), (1, 0))
