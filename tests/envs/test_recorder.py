@@ -11,6 +11,7 @@ import pytest
 from hilam_hf.data import load_demonstrations, load_phases, scan_videos
 from hilam_hf.envs import WorkerError, record_demonstrations, recorder
 from hilam_hf.envs.recorder import Demonstrator
+from hilam_hf.video import VideoReader
 from tests.helpers import ROOT
 
 pytestmark = pytest.mark.sim
@@ -105,7 +106,10 @@ def test_interrupted_recording_goes_on_and_equals_an_uninterrupted_one(recording
     assert there.items() <= _files(tmp_path).items()
     for again, row in zip(load_demonstrations(tmp_path), load_demonstrations(root, "drawer-open"), strict=True):
         assert again == row
-        assert (tmp_path / row["video"]).read_bytes() == (root / row["video"]).read_bytes()
+        # Not bit for bit: of equal frames, libx264 made other bytes in 5 of 1,200 tries.
+        first, second = (VideoReader(folder / row["video"]).read().float() for folder in (tmp_path, root))
+        assert (first - second).abs().mean() < 0.25
+        assert (first - second[:1]).abs().mean() > 0.5
 
 
 def test_finished_recording_starts_no_worker(recording, monkeypatch):
