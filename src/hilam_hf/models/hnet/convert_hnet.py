@@ -9,25 +9,22 @@ from __future__ import annotations
 import argparse
 import json
 import logging
-import pickle
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
-from safetensors.torch import load_file
 from torch import Tensor
 
+from ..published import check_weights, existing_file, listed, read_checkpoint
 from .configuration_hnet import HNetConfig
 from .modeling_hnet import HNetModel
 
 PREFIX = "backbone."
 LEFT_OUT = ("embeddings.weight", "lm_head.weight")
 """What a published language model has around the backbone."""
-_SHOWN = 5
 _LOGGER = logging.getLogger(__name__)
 
 
@@ -51,7 +48,7 @@ def convert_hnet(checkpoint: str | Path, config: str | Path | Mapping[str, Any],
         >>> convert_hnet("hnet_2stage_L.pt", "hnet_2stage_L.json", "hnet-2stage-l")  # doctest: +SKIP
     """
     hnet_config = read_config(config)
-    weights, left_out = backbone_weights(read_checkpoint(checkpoint))
+    weights, left_out = backbone_weights(read_checkpoint(checkpoint, "an H-Net"))
     check_fit(weights, hnet_config)
     _LOGGER.info("left out: %s", ", ".join(left_out) or "nothing")
     model = HNetModel.from_pretrained(None, config=hnet_config, state_dict=weights, dtype=main_dtype(weights))
@@ -70,7 +67,7 @@ def read_config(config: str | Path | Mapping[str, Any]) -> HNetConfig:
     if not isinstance(config, Mapping):
         source = str(config)
         try:
-            values = json.loads(_existing(config).read_text(encoding="utf-8"))
+            values = json.loads(existing_file(config).read_text(encoding="utf-8"))
         except ValueError as error:
             raise ValueError(
                 f"{source}: could not be read as JSON ({error}). Give the published configuration."
@@ -84,36 +81,6 @@ def read_config(config: str | Path | Mapping[str, Any]) -> HNetConfig:
         ) from error
     except StrictDataclassError as error:
         raise ValueError(f"{source}: {error}") from error
-
-
-def read_checkpoint(path: str | Path) -> dict[str, Tensor]:
-    """The tensors of a `.pt` or `.safetensors` file by name, read without executing anything.
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it can't be read, or holds anything but named tensors.
-    """
-    path = _existing(path)
-    try:
-        if path.suffix == ".safetensors":
-            return load_file(path)
-        # Only PyTorch's present format can be mapped into memory.
-        values = torch.load(path, map_location="cpu", weights_only=True, mmap=zipfile.is_zipfile(path))
-    except pickle.UnpicklingError as error:
-        raise ValueError(
-            f"{path}: holds something else than tensors, or is no checkpoint; nothing of it was executed. Expected the "
-            "state dict of an H-Net, saved with torch.save."
-        ) from error
-    except OSError:
-        raise
-    except Exception as error:  # what reading damaged bytes ends in depends on the bytes
-        raise ValueError(f"{path}: damaged, or no checkpoint ({error}). Download it again.") from error
-    if not isinstance(values, Mapping) or not values:
-        raise ValueError(f"{path}: got {type(values).__name__}, expected a state dict: tensors by name.")
-    others = [name for name, value in values.items() if not isinstance(value, Tensor)]
-    if others:
-        raise ValueError(f"{path}: got {_list(others)} that are no tensors, expected a state dict: tensors by name.")
-    return dict(values)
 
 
 def backbone_weights(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
@@ -131,7 +98,7 @@ def backbone_weights(state_dict: Mapping[str, Tensor]) -> tuple[dict[str, Tensor
     unknown = [name for name in others if name not in LEFT_OUT]
     if unknown:
         raise ValueError(
-            f"checkpoint: got the unknown keys {_list(unknown)}, expected {PREFIX}* and {', '.join(LEFT_OUT)} only. "
+            f"checkpoint: got the unknown keys {listed(unknown)}, expected {PREFIX}* and {', '.join(LEFT_OUT)} only. "
             "Give a published H-Net."
         )
     weights = {name.removeprefix(PREFIX): value for name, value in state_dict.items() if name.startswith(PREFIX)}
@@ -146,22 +113,12 @@ def check_fit(weights: Mapping[str, Tensor], config: HNetConfig) -> None:
     """
     with torch.device("meta"):
         expected = HNetModel(config).state_dict()
-    problems = {
-        "missing": [name for name in expected if name not in weights],
-        "unexpected": [name for name in weights if name not in expected],
-        "of another shape": [
-            f"{name} {tuple(weights[name].shape)} instead of {tuple(value.shape)}"
-            for name, value in expected.items()
-            if name in weights and weights[name].shape != value.shape
-        ],
-        "of integers": [name for name, value in weights.items() if not value.is_floating_point()],
-    }
-    found = [f"{len(names)} {kind}: {_list(names)}" for kind, names in problems.items() if names]
-    if found:
-        raise ValueError(
-            f"checkpoint: its weights are not those of arch_layout {config.arch_layout} with d_model {config.d_model}; "
-            f"{'; '.join(found)}. Give the configuration that was published with it."
-        )
+    check_weights(
+        weights,
+        expected,
+        f"arch_layout {config.arch_layout} with d_model {config.d_model}",
+        "Give the configuration that was published with it.",
+    )
 
 
 def main_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
@@ -170,16 +127,6 @@ def main_dtype(weights: Mapping[str, Tensor]) -> torch.dtype:
     for value in weights.values():
         counts[value.dtype] = counts.get(value.dtype, 0) + value.numel()
     return max(counts, key=counts.__getitem__)
-
-
-def _existing(path: str | Path) -> Path:
-    if not Path(path).is_file():
-        raise FileNotFoundError(f"{path}: no such file. Download it first.")
-    return Path(path)
-
-
-def _list(names: list[str]) -> str:
-    return ", ".join(map(str, names[:_SHOWN])) + (", ..." if len(names) > _SHOWN else "")
 
 
 def main(arguments: list[str] | None = None) -> int:
