@@ -165,6 +165,31 @@ def test_skills_round_trip_in_every_format(tmp_path: Path, form: str | None) -> 
             np.testing.assert_array_equal(unfold_skills(row, stage), np.stack(unfolded))
 
 
+CODEBOOK = [[0.0, 1.0], [2.0, 3.0], [4.0, 5.0]]
+
+
+def test_codes_are_whole_numbers_and_their_vectors_in_the_card(tmp_path: Path) -> None:
+    codes = torch.tensor([[0, 2], [1, 1], [2, 0]])
+    row = {"id": "a", "fps": 10.0, "num_frames": 4, "latent_actions": codes}
+    info = CorpusInfo(model="org/lapa", latent_dim=2, stride=1, codebook=CODEBOOK)
+    write_latent_action_corpus(tmp_path / "corpus", [row], info=info)
+    corpus, read = load_corpus(tmp_path / "corpus"), CorpusInfo.from_card(tmp_path / "corpus")
+    assert corpus[0]["latent_actions"] == codes.tolist()
+    assert corpus.features["latent_actions"].feature.feature.dtype == "int32"
+    assert (read.codebook, read.vector_dim, read.mean, read.std) == (CODEBOOK, 4, None, None)
+    vectors = read.latent_vectors(latent_actions_array(corpus, 0))
+    np.testing.assert_array_equal(vectors, [[0, 1, 4, 5], [2, 3, 2, 3], [4, 5, 0, 1]])
+    assert "2 codes from 0 to 2" in (tmp_path / "corpus" / "README.md").read_text()
+
+
+@pytest.mark.parametrize("wrong", [3.0, -1.0, 0.5])
+def test_what_is_no_code_is_refused(tmp_path: Path, wrong: float) -> None:
+    row = {"id": "a", "fps": 10.0, "num_frames": 2, "latent_actions": [[0.0, wrong]]}
+    info = CorpusInfo(model="org/lapa", latent_dim=2, stride=1, codebook=CODEBOOK)
+    with pytest.raises(ValueError, match="episode 'a': latent_actions: .* expected codes from 0 to 2"):
+        write_latent_action_corpus(tmp_path / "corpus", [row], info=info)
+
+
 def test_torch_rows_are_taken(tmp_path: Path) -> None:
     row = skill_row(0)
     as_torch = {key: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for key, v in row.items()}
@@ -390,7 +415,10 @@ def test_load_errors(tmp_path: Path) -> None:
         load_corpus(tmp_path)
 
 
-@pytest.mark.parametrize("change", [{"latent_dim": 0}, {"stride": 0}, {"model": ""}, {"skill_dims": {1: 2}}])
+@pytest.mark.parametrize(
+    "change",
+    [{"latent_dim": 0}, {"stride": 0}, {"model": ""}, {"skill_dims": {1: 2}}, {"codebook": [[1.0], [2.0, 3.0]]}],
+)
 def test_info_is_checked_when_made(change: dict) -> None:
     with pytest.raises(ValueError, match=f"CorpusInfo.{next(iter(change))}"):
         dataclasses.replace(INFO, **change)

@@ -67,6 +67,25 @@ def test_samples_of_a_skill_corpus(corpus, episodes, cache_bytes: int) -> None:
     assert samples[0]["skill"].shape == (4,) and samples[0]["skill"].dtype == torch.float32
 
 
+def test_codes_become_their_vectors(tmp_path: Path, episodes) -> None:
+    row = {
+        "id": "b",
+        "fps": 10,
+        "num_frames": 5,
+        "latent_actions": np.array([[0, 1], [1, 1], [1, 0]]),
+        "stage1_boundaries": np.ones(3, dtype=bool),
+        "stage1_skills": np.zeros((3, 4)),
+    }
+    info = CorpusInfo(model="m", latent_dim=2, stride=STRIDE, codebook=[[0.0, 0.5], [7.0, 8.0]])
+    write_skill_corpus(tmp_path / "codes", [row], info=info)
+    table = load_corpus(tmp_path / "codes", cache_dir=tmp_path / "arrow")
+    dataset = PolicyDataset.from_skill_corpus(table, episodes, 16, 1, info=info, progress=False)
+    expected = [[0.0, 0.5, 7.0, 8.0], [7.0, 8.0, 7.0, 8.0], [7.0, 8.0, 0.0, 0.5]]
+    assert [dataset[index]["latent_action"].tolist() for index in range(3)] == expected
+    with pytest.raises(ValueError, match="latent actions are codes: pass info"):
+        PolicyDataset.from_skill_corpus(table, episodes, 16, 1, progress=False)
+
+
 def test_frames_follow_the_indices_of_the_corpus(tmp_path: Path, episodes) -> None:
     row = {
         "id": "a",

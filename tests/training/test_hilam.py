@@ -20,33 +20,37 @@ def make_code_corpus(folder: Path, num_codes: int = 4, codebook_size: int = 8) -
     rows = []
     for number in range(6):
         codes = torch.randint(0, codebook_size, (12 + number, num_codes), generator=generator)
-        rows.append({"id": str(number), "fps": 10.0, "num_frames": len(codes) + 2, "latent_actions": codes.float()})
-    return write_latent_action_corpus(folder, rows, info=CorpusInfo(model="m", latent_dim=num_codes, stride=2))
+        rows.append({"id": str(number), "fps": 10.0, "num_frames": len(codes) + 2, "latent_actions": codes})
+    codebook = torch.randn(codebook_size, 5, generator=generator).tolist()
+    info = CorpusInfo(model="m", latent_dim=num_codes, stride=2, codebook=codebook)
+    return write_latent_action_corpus(folder, rows, info=info)
 
 
 def test_a_corpus_of_codes_trains_a_discrete_model(tmp_path: Path) -> None:
     info = make_code_corpus(tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
     torch.manual_seed(0)
-    model = new_hilam(info, "tiny", latent_type="discrete", codebook_size=8)
-    assert (model.config.num_codes, model.config.latent_dim) == (4, 4)
+    model = new_hilam(info, "tiny")
+    assert (model.config.latent_type, model.config.num_codes, model.config.codebook_size) == ("discrete", 4, 8)
+    torch.testing.assert_close(model.codebook, torch.tensor(info.codebook))
     result = train_hilam(model, corpus, info, CONFIG, output_dir=tmp_path / "run")
     assert result.history["latent_loss"][0][1] == pytest.approx(torch.tensor(8.0).log().item(), rel=0.2)
     assert {"boundary_rates/0", "boundary_rates/1"} <= set(result.history)
     loaded = HiLAMModel.from_pretrained(tmp_path / "run" / "hilam")
-    codes = LatentSequences(corpus, codebook_size=8)[0]["latent_actions"]
+    codes = LatentSequences(corpus)[0]["latent_actions"]
     assert codes.dtype == torch.int64
     assert len(loaded.extract_skills(codes)) == 12
 
 
-def test_what_is_no_code_is_refused(tmp_path: Path) -> None:
-    make_code_corpus(tmp_path / "corpus")
+def test_codes_and_floats_are_not_mixed_up(tmp_path: Path) -> None:
+    info = make_code_corpus(tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
-    with pytest.raises(ValueError, match="from 0 to 7, but the model takes codes from 0 to 3"):
-        LatentSequences(corpus, codebook_size=4)
-    half = [[[0.5, 1.0]]]
-    with pytest.raises(ValueError, match="the model takes codes from 0 to 7"):
-        LatentSequences({"latent_actions": half, "num_frames": [3]}, codebook_size=8)
+    for model, taken in (
+        (HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=4)), "floats"),
+        (HiLAMModel(HiLAMConfig.preset("tiny", latent_type="discrete", codebook_size=4)), "codes from 0 to 3"),
+    ):
+        with pytest.raises(ValueError, match=f"the corpus has codes from 0 to 7, the model takes {taken}"):
+            train_hilam(model, corpus, info, CONFIG, output_dir=tmp_path / "run")
 
 
 def test_dropped_boundaries_are_logged_where_chunks_are_limited(tmp_path: Path) -> None:

@@ -140,7 +140,7 @@ def corpus_statistics(dataset: Dataset) -> CorpusStatistics:
     return CorpusStatistics(statistics.mean, statistics.std, len(dataset), frames, statistics.count)
 
 
-def latent_actions_array(dataset: Dataset, index: int) -> NDArray[np.float32]:
+def latent_actions_array(dataset: Dataset, index: int) -> NDArray[Any]:
     """Latent actions of one episode without a copy.
 
     Args:
@@ -148,16 +148,16 @@ def latent_actions_array(dataset: Dataset, index: int) -> NDArray[np.float32]:
         index: Row in [0, number of rows).
 
     Returns:
-        float32 (N, D), a read-only view of the Arrow data (`torch.tensor(...)` copies it).
+        (N, D), float32 or int32 codes, a read-only view of the Arrow data (`torch.tensor(...)` copies it).
     """
     return vectors_array(dataset, "latent_actions", index)
 
 
-def vectors_array(dataset: Dataset, column: str, index: int) -> NDArray[np.float32]:
+def vectors_array(dataset: Dataset, column: str, index: int) -> NDArray[Any]:
     """One episode's vectors of any column of them (`latent_actions`, `stage{s}_skills`, `actions`), without a copy.
 
     Returns:
-        float32 (rows, width), read-only.
+        (rows, width), float32 except for codes, read-only.
 
     Raises:
         IndexError: There is no such row.

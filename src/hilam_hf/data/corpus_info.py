@@ -8,7 +8,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
+from numpy.typing import NDArray
 
 CorpusKind = Literal["latent-actions", "latent-skills"]
 CARD_FILE = "README.md"
@@ -31,6 +33,8 @@ class CorpusInfo:
         latent_dim: D, the width of a latent action.
         stride: k in frames where it is the same for all episodes, else None (each row has its own).
         stride_seconds: k in seconds where it was given so.
+        codebook: (K, E) vectors of the codes where latent actions are codes (of a discrete model); None where they are
+            floats.
         skill_model: Hub id or folder of the HiLAM model that made the skills (skill corpora).
         skill_revision: Its revision.
         title: First line of the card.
@@ -43,7 +47,7 @@ class CorpusInfo:
         num_episodes: Episodes in all splits.
         num_frames: Video frames in all splits.
         num_latents: Latent actions in all splits.
-        mean: Mean of the latent actions of the train split, (D,).
+        mean: Mean of the latent actions of the train split, (D,); None for codes.
         std: Their standard deviation (population), (D,).
         sources: Episodes by source, where known.
         fingerprint: SHA-256 of the data files.
@@ -54,6 +58,7 @@ class CorpusInfo:
     revision: str | None = None
     stride: int | None = None
     stride_seconds: float | None = None
+    codebook: list[list[float]] | None = None
     skill_model: str | None = None
     skill_revision: str | None = None
     title: str | None = None
@@ -81,6 +86,19 @@ class CorpusInfo:
             raise ValueError('CorpusInfo.skill_dims: only a corpus of kind "latent-skills" has skills')
         if not self.model:
             raise ValueError("CorpusInfo.model: got nothing, expected the Hub id or folder of the model")
+        if self.codebook is not None and len({len(vector) for vector in self.codebook}) != 1:
+            raise ValueError("CorpusInfo.codebook: expected one or more vectors of one width")
+
+    @property
+    def vector_dim(self) -> int:
+        """Floats that a latent action stands for: D, or D * E where it is D codes."""
+        return self.latent_dim * (1 if self.codebook is None else len(self.codebook[0]))
+
+    def latent_vectors(self, latents: NDArray[np.generic]) -> NDArray[np.float32]:
+        """What latent actions (N, D) stand for, (N, `vector_dim`): themselves, or the vectors of their codes."""
+        if self.codebook is None:
+            return latents.astype(np.float32, copy=False)
+        return np.asarray(self.codebook, dtype=np.float32)[latents].reshape(len(latents), -1)
 
     @classmethod
     def from_card(cls, folder: str | Path) -> CorpusInfo:
@@ -175,7 +193,7 @@ def _facts(info: CorpusInfo) -> str:
         stride += f" ({info.stride_seconds:g} s)"
     rows = [
         ("Latent action model", _named(info.model, info.revision)),
-        ("Latent action", f"{info.latent_dim} numbers, from frame t and frame t + k"),
+        ("Latent action", f"{_latent_action(info)}, from frame t and frame t + k"),
         ("k", stride),
         ("Episodes", ", ".join(f"{count} ({split})" for split, count in info.splits.items()) or "0"),
         ("Frames", f"{info.num_frames}"),
@@ -202,7 +220,10 @@ def _columns(info: CorpusInfo) -> str:
         "",
         "- `id`, `source`, `language` (the instruction in words), `fps`, `num_frames`, `stride` (k).",
         "- `frame_indices`: which video frame each latent action belongs to. The last k frames have none.",
-        f"- `latent_actions`: (number of latents, {info.latent_dim}), not standardised.",
+        f"- `latent_actions`: (number of latents, {info.latent_dim}), "
+        + (
+            "not standardised." if info.codebook is None else "codes, whose vectors the front matter has as `codebook`."
+        ),
         "- `video`: the video, relative to the folder of videos (or the video itself).",
     ]
     if info.kind == "latent-skills":
@@ -224,6 +245,12 @@ def _usage(info: CorpusInfo) -> str:
         lines += ["", "from hilam_hf.data import unfold_skills", f"skills = unfold_skills(corpus[0], stage={stage})"]
     lines.append("```")
     return "\n".join(lines)
+
+
+def _latent_action(info: CorpusInfo) -> str:
+    if info.codebook is None:
+        return f"{info.latent_dim} numbers"
+    return f"{info.latent_dim} codes from 0 to {len(info.codebook) - 1}"
 
 
 def _named(name: str, revision: str | None) -> str:

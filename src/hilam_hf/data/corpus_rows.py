@@ -40,7 +40,7 @@ def corpus_features(info: CorpusInfo, video: VideoColumn = "path") -> Features:
         "num_frames": Value("int32"),
         "stride": Value("int32"),
         "frame_indices": List(Value("int32")),
-        "latent_actions": List(List(Value("float32"), length=info.latent_dim)),
+        "latent_actions": List(List(Value("float32" if info.codebook is None else "int32"), length=info.latent_dim)),
         "video": Video() if video == "embed" else Value("string"),
     }
     if info.kind == "latent-skills":
@@ -69,7 +69,9 @@ def check_row(row: Mapping[str, Any], info: CorpusInfo) -> dict[str, Any]:
     """
     name = f"episode {row.get('id', '(without id)')!r}"
     _check_keys(row, info, name)
-    latents = _vectors(row["latent_actions"], info.latent_dim, f"{name}: latent_actions")
+    latents: NDArray[Any] = _vectors(row["latent_actions"], info.latent_dim, f"{name}: latent_actions")
+    if info.codebook is not None:
+        latents = _codes(latents, len(info.codebook), f"{name}: latent_actions")
     stride = row.get("stride", info.stride)
     num_frames = int(row["num_frames"])
     if stride is None or not 1 <= int(stride) < num_frames:
@@ -153,6 +155,15 @@ def _vectors(values: Any, dim: int, where: str) -> NDArray[np.float32]:
     return array
 
 
+def _codes(values: NDArray[np.float32], size: int, where: str) -> NDArray[np.int32]:
+    codes = values.astype(np.int32)
+    if (codes != values).any() or codes.min() < 0 or codes.max() >= size:
+        raise ValueError(
+            f"{where}: got values from {values.min():g} to {values.max():g}, expected codes from 0 to {size - 1}"
+        )
+    return codes
+
+
 def _frame_indices(values: Any, num_latents: int, limit: int, name: str) -> NDArray[np.int32]:
     if values is None:
         if num_latents != limit:
@@ -194,7 +205,7 @@ def _index_lists(arrays: list[NDArray[np.int32]]) -> pa.Array:
     return pa.ListArray.from_arrays(_offsets(arrays), pa.array(np.concatenate(arrays)))
 
 
-def _vector_lists(arrays: list[NDArray[np.float32]]) -> pa.Array:
+def _vector_lists(arrays: list[NDArray[Any]]) -> pa.Array:
     flat = pa.array(np.concatenate(arrays).reshape(-1))
     return pa.ListArray.from_arrays(_offsets(arrays), pa.FixedSizeListArray.from_arrays(flat, arrays[0].shape[1]))
 

@@ -253,7 +253,7 @@ class _Totals:
         for chunk in table.column("latent_actions").chunks:
             latents = chunk.flatten().flatten().to_numpy().reshape(-1, self.info.latent_dim)
             self.num_latents += len(latents)
-            if split == "train":
+            if split == "train" and self.info.codebook is None:
                 self.latents.update(latents)
         if split == "train":
             for stage in self.info.skill_dims:
@@ -269,16 +269,16 @@ class _Totals:
             num_episodes=sum(self.splits.values()),
             num_frames=self.num_frames,
             num_latents=self.num_latents,
-            mean=self.latents.mean.tolist(),
-            std=self.latents.std.tolist(),
+            mean=None if self.info.codebook is not None else self.latents.mean.tolist(),
+            std=None if self.info.codebook is not None else self.latents.std.tolist(),
             sources=dict(sorted(self.sources.items())),
         )
 
 
 def _origin(info: CorpusInfo) -> dict[str, Any]:
     """What must agree for rows to belong to one corpus, as JSON gives it back."""
-    keys = ("kind", "model", "revision", "latent_dim", "stride", "stride_seconds", "skill_model", "skill_revision")
-    fields = {key: getattr(info, key) for key in keys}
+    made_by = ("kind", "model", "revision", "latent_dim", "codebook", "stride", "stride_seconds")
+    fields = {key: getattr(info, key) for key in (*made_by, "skill_model", "skill_revision")}
     return {**fields, "skill_dims": {str(stage): dim for stage, dim in info.skill_dims.items()}}
 
 

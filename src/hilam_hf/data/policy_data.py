@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 import torch
 from datasets import Dataset as Table
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from .corpora import latent_actions_array, unpack_boundaries, vectors_array
+from .corpora import CorpusInfo, latent_actions_array, unpack_boundaries, vectors_array
 from .episodes import Episode
 from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
 
@@ -87,6 +88,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         image_size: int | tuple[int, int],
         stage: int = 2,
         *,
+        info: CorpusInfo | None = None,
         camera: str = "pixels",
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         progress: bool = True,
@@ -98,6 +100,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
             episodes: Episodes of the same ids, for their frames (of `scan_videos`); others may be among them.
             image_size: Edge length or (height, width) of the frames.
             stage: Stage s whose skills are the labels.
+            info: What the corpus' card says; needed where latent actions are codes, which become their vectors.
             camera: Name of the camera in `pixels`.
             cache_bytes: Memory budget for decoded frames, in bytes.
             progress: Show a progress bar while decoding.
@@ -114,7 +117,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
                 f"{len(missing)} of {len(ids)} episodes of the corpus have no video, for one {missing[0]!r}: "
                 "give the folder of videos that the corpus was made from"
             )
-        labelled = [_labelled_episode(corpus, row, stage) for row in range(len(corpus))]
+        labelled = [_labelled_episode(corpus, row, stage, info) for row in range(len(corpus))]
         videos = [VideoSource(by_id[name].path, by_id[name].num_frames) for name in ids]
         store = FrameStore(videos, image_size, cache_bytes=cache_bytes, progress=progress)
         return cls(labelled, store, camera=camera)
@@ -191,7 +194,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         return actions[steps.clamp(max=len(actions) - 1)], steps < len(actions)
 
 
-def _labelled_episode(corpus: Table, row: int, stage: int) -> PolicyEpisode:
+def _labelled_episode(corpus: Table, row: int, stage: int, info: CorpusInfo | None) -> PolicyEpisode:
     columns = ["id", "language", "num_latents", "frame_indices", f"stage{stage}_boundaries"]
     if columns[-1] not in corpus.column_names:
         raise ValueError(f"stage {stage}: not in the corpus; its columns are {', '.join(corpus.column_names)}")
@@ -201,7 +204,15 @@ def _labelled_episode(corpus: Table, row: int, stage: int) -> PolicyEpisode:
         id=values["id"],
         language=values["language"] or "",
         frame_indices=torch.tensor(values["frame_indices"], dtype=torch.long),
-        latent_actions=torch.tensor(latent_actions_array(corpus, row)),
+        latent_actions=torch.tensor(_latent_vectors(latent_actions_array(corpus, row), info)),
         skills=torch.tensor(vectors_array(corpus, f"stage{stage}_skills", row)),
         segments=torch.from_numpy(np.cumsum(boundaries) - 1),
     )
+
+
+def _latent_vectors(latents: NDArray[Any], info: CorpusInfo | None) -> NDArray[np.float32]:
+    if info is not None:
+        return info.latent_vectors(latents)
+    if not np.issubdtype(latents.dtype, np.floating):
+        raise ValueError("the corpus' latent actions are codes: pass info, whose codebook has their vectors")
+    return latents

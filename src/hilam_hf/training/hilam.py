@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
 from ..data.collate import collate_sequences
-from ..data.corpora import CorpusInfo
+from ..data.corpora import CorpusInfo, latent_actions_array
 from ..data.frame_store import FrameStore
 from ..models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
@@ -31,15 +31,12 @@ class LatentSequences(Dataset[dict[str, Tensor]]):
     Args:
         corpus: Latent-action corpus.
         frames: Frames of the same episodes, in the same order, for the reconstruction loss.
-        codebook_size: Values that a code can take, where the latent actions are codes; they become int64. None: floats.
-
-    Raises:
-        ValueError: If a latent action is to be a code and is not a whole number in [0, codebook_size).
     """
 
-    def __init__(self, corpus: Corpus, frames: FrameStore | None = None, codebook_size: int | None = None):
-        sequences = [torch.from_numpy(np.asarray(latents, dtype=np.float32)) for latents in corpus["latent_actions"]]
-        self.sequences = sequences if codebook_size is None else [_codes(item, codebook_size) for item in sequences]
+    def __init__(self, corpus: Corpus, frames: FrameStore | None = None):
+        # float32, or codes, for which the loss takes int64.
+        arrays = [latent_actions_array(corpus, row) for row in range(len(corpus))]
+        self.sequences = [torch.tensor(a) if a.dtype == np.float32 else torch.tensor(a).long() for a in arrays]
         self.num_frames = corpus["num_frames"][:]
         self.frames = frames
 
@@ -51,17 +48,6 @@ class LatentSequences(Dataset[dict[str, Tensor]]):
         if self.frames is not None:
             item["frames"] = self.frames.read(index, range(self.num_frames[index]))
         return item
-
-
-def _codes(sequence: Tensor, codebook_size: int) -> Tensor:
-    """Codes kept as floats, which hold them exactly, as int64."""
-    codes = sequence.long()
-    if not torch.equal(codes.float(), sequence) or codes.min() < 0 or codes.max() >= codebook_size:
-        raise ValueError(
-            f"the corpus has latent actions from {sequence.min():g} to {sequence.max():g}, but the model takes codes "
-            f"from 0 to {codebook_size - 1}; give a corpus of codes, or make the model with its codebook_size"
-        )
-    return codes
 
 
 class HiLAMLoss(nn.Module):
@@ -91,10 +77,10 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
         preset: Size of the model, of `HiLAMConfig.preset`.
         idm: The inverse dynamics model that made the corpus. With it the checkpoint takes frames, too, and not only
             latent actions; it stays frozen.
-        **options: Further fields of `HiLAMConfig`; with `latent_type="discrete"` the corpus holds codes.
+        **options: Further fields of `HiLAMConfig`.
     """
     fields: dict[str, Any] = {
-        "num_codes" if options.get("latent_type") == "discrete" else "latent_dim": info.latent_dim,
+        **_latent_space(info),
         "stride": info.stride,
         "stride_seconds": info.stride_seconds if info.stride is None else None,
         "idm_config": None if idm is None else idm.config,
@@ -102,7 +88,15 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
     model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())
+    if info.codebook is not None:
+        model.set_codebook(torch.tensor(info.codebook))
     return model
+
+
+def _latent_space(info: CorpusInfo) -> dict[str, Any]:
+    if info.codebook is None:
+        return {"latent_dim": info.latent_dim}
+    return {"latent_type": "discrete", "num_codes": info.latent_dim, "codebook_size": len(info.codebook)}
 
 
 def parse_model_options(pairs: Sequence[str]) -> dict[str, Any]:
@@ -162,11 +156,15 @@ def train_hilam(
             f"the corpus' latent actions have {corpus_info.latent_dim} numbers, "
             f"the model takes {model.config.latent_dim}; make the model with latent_dim of the corpus"
         )
+    held = _values(None if corpus_info.codebook is None else len(corpus_info.codebook))
+    taken = _values(model.config.codebook_size if model.config.is_discrete else None)
+    if held != taken:
+        raise ValueError(f"the corpus has {held}, the model takes {taken}; make the model with new_hilam")
     if not model.config.is_discrete:
         _set_statistics(model, corpus_info)
     result = train(
         HiLAMLoss(model, forward_dynamics),
-        LatentSequences(corpus, frames, model.config.codebook_size if model.config.is_discrete else None),
+        LatentSequences(corpus, frames),
         config,
         collate_fn=collate_latent_actions,
         output_dir=output_dir,
@@ -175,6 +173,10 @@ def train_hilam(
     )
     save_model(model, Path(output_dir) / "hilam")
     return dataclasses.replace(result, model=model)
+
+
+def _values(codebook_size: int | None) -> str:
+    return "floats" if codebook_size is None else f"codes from 0 to {codebook_size - 1}"
 
 
 def _set_statistics(model: HiLAMModel, corpus_info: CorpusInfo) -> None:
