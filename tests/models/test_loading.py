@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from hilam_hf import AutoInverseDynamicsModel, RegressionFDM, UniSkillIDM
+from hilam_hf.models.auto import load_latent_action_model
 from tests.models.test_uniskill import tiny_fdm, tiny_idm
 
 
@@ -51,3 +52,25 @@ def test_importing_the_package_registers_its_models_in_either_order(tmp_path: Pa
 def test_importing_the_package_alone_does_not_import_torch() -> None:
     code = "import sys, hilam_hf, hilam_hf.envs, hilam_hf.cli; print('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout.strip() == "False"
+
+
+def test_both_models_of_a_latent_action_model_are_loaded(tmp_path: Path) -> None:
+    tiny_idm().save_pretrained(tmp_path / "lam" / "idm")
+    idm, fdm = load_latent_action_model(tmp_path / "lam")
+    assert (type(idm), fdm, idm.training) == (UniSkillIDM, None, False)
+    tiny_fdm().save_pretrained(tmp_path / "lam" / "fdm")
+    idm, fdm = load_latent_action_model(str(tmp_path / "lam"))
+    assert (type(idm), type(fdm), fdm.training) == (UniSkillIDM, RegressionFDM, False)
+    alone, none = load_latent_action_model(tmp_path / "lam" / "idm")
+    assert (type(alone), none) == (UniSkillIDM, None)
+    torch.testing.assert_close(alone.latent_proj.weight, idm.latent_proj.weight)
+
+
+def test_what_is_no_latent_action_model_is_named(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError, match=r"nowhere: there is no such folder, and it is not a Hub id"):
+        load_latent_action_model(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"neither config\.json nor idm/config\.json"):
+        load_latent_action_model(tmp_path)
+    tiny_fdm().save_pretrained(tmp_path / "fdm")
+    with pytest.raises(ValueError, match="AutoInverseDynamicsModel"):
+        load_latent_action_model(tmp_path / "fdm")
