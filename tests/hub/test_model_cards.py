@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hilam_hf.hub import Measurement, model_card, write_model_card
+from hilam_hf.hub import Measurement, model_card, model_card_from_template, write_model_card
+from tests.helpers import ROOT
 
 CONTENT = {
     "title": "A policy",
@@ -37,3 +38,33 @@ def test_a_card_without_measurements_has_no_results() -> None:
 def test_a_card_needs_a_checkpoint(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"no config\.json"):
         write_model_card(tmp_path, **CONTENT)
+
+
+PLACEHOLDERS = {
+    "uniskill": {"latent_dim": "64"},
+    "lapa": {"num_codes": "4", "codebook_size": "8"},
+    "feature_difference": {"latent_dim": "64", "backbone": "facebook/dinov2-small"},
+}
+VALUES = {
+    "repository": "org/lam",
+    "description": "Trained on robots.",
+    "data": "339 clips.",
+    "stride": "0.6 s",
+    "command": "accelerate launch examples/train_lam.py --videos clips",
+    "limits": "No collapse was found.",
+}
+
+
+@pytest.mark.parametrize("kind", PLACEHOLDERS)
+def test_every_kind_of_latent_action_model_has_a_template(kind: str) -> None:
+    values = VALUES | PLACEHOLDERS[kind]
+    common = {"title": "A model", "measurements": CONTENT["measurements"], "provenance": {"seed": 3}}
+    card = model_card_from_template(ROOT / "model_cards" / f"{kind}.md", **common, **values)
+    assert card.data.eval_results[0].metric_value == 0.85
+    assert card.text.startswith("\n# A model") or card.text.startswith("# A model")
+    for text in (*values.values(), "17/20, 64-95 %", '"seed": 3'):
+        assert text in card.text
+    assert "{{" not in card.text and card.text.count("{") == card.text.count("}")
+    del values["stride"]
+    with pytest.raises(ValueError, match=r"wants the values \['stride'\], and has no place for \['strides'\]"):
+        model_card_from_template(ROOT / "model_cards" / f"{kind}.md", **common, **values, strides="1 s")

@@ -50,6 +50,61 @@ def model_card(
     Returns:
         The card; `card.save(path)` writes it, `card.push_to_hub(id)` publishes it.
     """
+    sections = [f"# {title}", description, f"```python\n{usage}\n```"]
+    if measurements:
+        sections.append(f"## Measured\n\n{_table(measurements)}")
+    if provenance:
+        sections.append(f"## Provenance\n\n{_json_block(provenance)}")
+    return ModelCard(_front_matter(title, measurements, license, tags) + "\n\n".join(sections) + "\n")
+
+
+def model_card_from_template(
+    template: str | Path,
+    *,
+    title: str,
+    measurements: Sequence[Measurement],
+    provenance: Mapping[str, Any],
+    license: str = "apache-2.0",
+    tags: Sequence[str] = (),
+    **values: str,
+) -> ModelCard:
+    """A card from one of the templates in the repository's folder `model_cards`, or one of your own.
+
+    Args:
+        template: Markdown file with Jinja placeholders.
+        title: `{{ title }}`, also the model's name in the evaluation results.
+        measurements: What was measured, `{{ measured }}`: a table.
+        provenance: How the model came about, `{{ provenance }}`: a block of JSON.
+        license: Licence as the Hub writes it.
+        tags: Tags besides "robotics" and "hilam-hf".
+        **values: The template's other placeholders.
+
+    Raises:
+        FileNotFoundError: If there is no such template.
+        ValueError: If placeholders and values are not the same.
+
+    Example:
+        >>> card = model_card_from_template("model_cards/lapa.md", title="LAPA on Bridge", ...)
+    """
+    import jinja2
+    from jinja2.meta import find_undeclared_variables
+
+    text = Path(template).read_text(encoding="utf-8")
+    given = {
+        **values,
+        "title": title,
+        "measured": _table(measurements),
+        "provenance": _json_block(provenance),
+    }
+    wanted = find_undeclared_variables(jinja2.Environment().parse(text))
+    if wanted != given.keys():
+        missing, unknown = sorted(wanted - given.keys()), sorted(given.keys() - wanted)
+        raise ValueError(f"{template}: it also wants the values {missing}, and has no place for {unknown}")
+    body = jinja2.Template(text, keep_trailing_newline=True).render(given)
+    return ModelCard(_front_matter(title, measurements, license, tags) + body)
+
+
+def _front_matter(title: str, measurements: Sequence[Measurement], license: str, tags: Sequence[str]) -> str:
     results = [
         EvalResult(
             task_type="robotics",
@@ -68,13 +123,16 @@ def model_card(
         model_name=title,
         eval_results=results or None,
     )
-    sections = [f"# {title}", description, f"```python\n{usage}\n```"]
-    if measurements:
-        rows = [f"| {m.dataset} | {m.metric} | {m.value:.4g} | {m.note} |" for m in measurements]
-        sections.append("\n".join(["## Measured", "", "| on | what | value | |", "| --- | --- | --- | --- |", *rows]))
-    if provenance:
-        sections.append(f"## Provenance\n\n```json\n{json.dumps(provenance, indent=2)}\n```")
-    return ModelCard(f"---\n{data.to_yaml()}\n---\n\n" + "\n\n".join(sections) + "\n")
+    return f"---\n{data.to_yaml()}\n---\n\n"
+
+
+def _table(measurements: Sequence[Measurement]) -> str:
+    rows = [f"| {m.dataset} | {m.metric} | {m.value:.4g} | {m.note} |" for m in measurements]
+    return "\n".join(["| on | what | value | |", "| --- | --- | --- | --- |", *rows])
+
+
+def _json_block(values: Mapping[str, Any]) -> str:
+    return f"```json\n{json.dumps(values, indent=2)}\n```"
 
 
 def write_model_card(folder: str | Path, **content: Any) -> Path:
