@@ -87,7 +87,7 @@ def train_latent_actions(options: argparse.Namespace, episodes: list[Episode]) -
     """Trains inverse and forward dynamics on the training episodes and saves them below `--out`."""
     size = options.image_size
     torch.manual_seed(options.seed)
-    idm = UniSkillIDM(UniSkillIDMConfig(image_size=size, hidden_size=96, num_hidden_layers=3))
+    idm = UniSkillIDM(UniSkillIDMConfig.preset("light", image_size=size, hidden_size=96, num_hidden_layers=3))
     fdm = RegressionFDM(RegressionFDMConfig(image_size=size, hidden_size=48, latent_dim=idm.config.latent_dim))
     pairs = FramePairDataset(episodes, size, stride=options.stride)
     config = training_config(LAM_TRAINING, options.lam_training, options.seed)

@@ -12,11 +12,13 @@ from ._auto_registration import register_with_libraries
 
 # For type checkers and editors, which do not see names that are imported when used.
 if TYPE_CHECKING:
-    from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
+    from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel, load_latent_action_model
     from .models.baku import BakuConfig, BakuPolicy
+    from .models.feature_difference import FeatureDifferenceConfig, FeatureDifferenceIDM
     from .models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
     from .models.hilam import HiLAMConfig, HiLAMModel, SkillExtraction, SkillStream, StreamedStep
     from .models.hnet import HNetConfig, HNetModel
+    from .models.lapa import LapaConfig, LapaModel
     from .models.uniskill import (
         RegressionFDM,
         RegressionFDMConfig,
@@ -35,12 +37,16 @@ _MODULES = {
     "AutoInverseDynamicsModel": "models.auto",
     "BakuConfig": "models.baku",
     "BakuPolicy": "models.baku",
+    "FeatureDifferenceConfig": "models.feature_difference",
+    "FeatureDifferenceIDM": "models.feature_difference",
     "HNetConfig": "models.hnet",
     "HNetModel": "models.hnet",
     "HiLAMConfig": "models.hilam",
     "HiLAMModel": "models.hilam",
     "HierarchicalPolicy": "models.hierarchical",
     "HierarchicalPolicyConfig": "models.hierarchical",
+    "LapaConfig": "models.lapa",
+    "LapaModel": "models.lapa",
     "RegressionFDM": "models.uniskill",
     "RegressionFDMConfig": "models.uniskill",
     "SkillExtraction": "models.hilam",
@@ -52,6 +58,7 @@ _MODULES = {
     "UniSkillIDMConfig": "models.uniskill",
     "UniSkillImageProcessorPil": "models.uniskill",
     "UniSkillPipeline": "models.uniskill",
+    "load_latent_action_model": "models.auto",
 }
 
 __all__ = [
@@ -59,12 +66,16 @@ __all__ = [
     "AutoInverseDynamicsModel",
     "BakuConfig",
     "BakuPolicy",
+    "FeatureDifferenceConfig",
+    "FeatureDifferenceIDM",
     "HNetConfig",
     "HNetModel",
     "HiLAMConfig",
     "HiLAMModel",
     "HierarchicalPolicy",
     "HierarchicalPolicyConfig",
+    "LapaConfig",
+    "LapaModel",
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",
@@ -77,6 +88,7 @@ __all__ = [
     "UniSkillImageProcessorPil",
     "UniSkillPipeline",
     "__version__",
+    "load_latent_action_model",
 ]
 
 

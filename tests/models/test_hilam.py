@@ -347,8 +347,8 @@ def test_constant_video_is_one_finite_segment_at_least(length: int) -> None:
 def test_frames_go_through_the_models_own_idm(tmp_path: Any) -> None:
     from hilam_hf.models.uniskill import UniSkillIDMConfig
 
-    idm_config = UniSkillIDMConfig(
-        image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, latent_dim=DIM
+    idm_config = UniSkillIDMConfig.preset(
+        "light", image_size=16, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, latent_dim=DIM
     )
     model = make_model(idm_config=idm_config, stride=2)
     assert not any(parameter.requires_grad for parameter in model.idm.parameters())

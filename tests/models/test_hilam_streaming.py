@@ -25,8 +25,8 @@ def windowed(**changes: Any) -> dict[str, Any]:
 
 
 def tiny_idm_config() -> UniSkillIDMConfig:
-    return UniSkillIDMConfig(
-        image_size=16, patch_size=8, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, latent_dim=DIM
+    return UniSkillIDMConfig.preset(
+        "light", image_size=16, hidden_size=32, num_hidden_layers=1, num_attention_heads=2, latent_dim=DIM
     )
 
 

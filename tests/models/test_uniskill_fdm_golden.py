@@ -1,12 +1,10 @@
-"""UniSkill's diffusion FDM against every `uniskill_fdm` case of the golden folder (env HILAM_GOLDENS).
+"""UniSkill's diffusion FDM, with the IDM beside it, against every `uniskill_fdm` case of the golden folder.
 
-The published training step runs the inverse dynamics model (IDM) too. Its parts before the projection to the condition
-are not this model's: their outputs are taken from the case, and their gradients are left to the IDM's tests.
+The published projection of the latent action to the condition is part of the IDM; here the FDM has it.
 """
 
 from __future__ import annotations
 
-import json
 from typing import Any
 
 import pytest
@@ -15,38 +13,43 @@ from diffusers.schedulers import scheduling_ddpm
 from PIL import Image
 from torch import Tensor
 
-from hilam_hf.models.uniskill import DiffusionDraws, UniSkillFDM, UniSkillFDMConfig, UniSkillImageProcessorPil
-from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
+from hilam_hf.models.uniskill import (
+    DiffusionDraws,
+    UniSkillFDM,
+    UniSkillFDMConfig,
+    UniSkillIDM,
+    UniSkillImageProcessorPil,
+)
+from hilam_hf.models.uniskill.depth import resize_depth, scale_depth
+from tests.models.goldens import case_names, load_case
+from tests.models.test_uniskill_idm_golden import assert_golden, load_idm, our_name, published_weights
 
-# The published projection belongs to the IDM, ours to the FDM, which takes the same latent actions as everything else.
-PROJECTION = {"idm.latent_norm.": "condition_norm.", "idm.latent_proj.": "condition_proj."}
+IDM = "idm."
 
 
-def our_name(published: str) -> str | None:
-    """Name of a published parameter here; None if it belongs to the IDM."""
-    for prefix, ours in PROJECTION.items():
-        if published.startswith(prefix):
-            return ours + published.removeprefix(prefix)
-    return published if published.startswith(("unet.", "vae.")) else None
-
-
-def load_model(case: dict[str, Any], tensors: dict[str, Tensor]) -> UniSkillFDM:
-    manifest = json.loads((golden_folder() / case["weights_manifest"]).read_text())
-    manifest = [entry for entry in manifest if our_name(entry["name"]) is not None]
-    stored = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("weights/")}
-    weights = weights_recipe().fill_all(manifest, case["weight_seed"], stored)
-    config = UniSkillFDMConfig(
-        image_size=case["resolution"],
-        latent_dim=case["idm_config"]["skill_dim"],
-        unet_config=case["unet_config"],
-        vae_config=case["vae_config"],
-        scheduler_config=case["scheduler_config"],
-        conditioning_dropout=case["uncond_prob"],
-        num_inference_steps=case["num_inference_steps"],
+def load_models(case: dict[str, Any], tensors: dict[str, Tensor]) -> tuple[UniSkillIDM, UniSkillFDM]:
+    weights = published_weights(case, tensors)
+    of_idm = {name.removeprefix(IDM): weights.pop(name) for name in list(weights) if name.startswith(IDM)}
+    idm, condition = load_idm(of_idm, case["idm_config"])
+    fdm = UniSkillFDM(
+        UniSkillFDMConfig(
+            image_size=case["resolution"],
+            latent_dim=case["idm_config"]["skill_dim"],
+            unet_config=case["unet_config"],
+            vae_config=case["vae_config"],
+            scheduler_config=case["scheduler_config"],
+            conditioning_dropout=case["uncond_prob"],
+            num_inference_steps=case["num_inference_steps"],
+        )
     )
-    model = UniSkillFDM(config)
-    model.load_state_dict({our_name(name): torch.from_numpy(array) for name, array in weights.items()}, strict=True)
-    return model
+    fdm.load_state_dict({**weights, **condition}, strict=True)
+    return idm, fdm
+
+
+def infer_latents(idm: UniSkillIDM, tensors: dict[str, Tensor]) -> Tensor:
+    frames, next_frames = (tensors[f"preprocessed/idm_{name}_images"] / 255 for name in ("curr", "next"))
+    depth, next_depth = tensors["outputs/depth_pair"].unbind(1)
+    return idm(frames, next_frames, depth, next_depth).latents
 
 
 def training_inputs(tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -58,57 +61,39 @@ def training_inputs(tensors: dict[str, Tensor]) -> dict[str, Any]:
     }
 
 
-def latents_behind(model: UniSkillFDM, condition: Tensor) -> Tensor:
-    """Latent actions (B, D) that the model projects to `condition` (B, 1, E): the projection solved backwards."""
-    norm, proj = model.condition_norm.double(), model.condition_proj.double()
-    with torch.no_grad():
-        normed = torch.linalg.lstsq(proj.weight, (condition.double().squeeze(1) - proj.bias).T).solution.T
-        normed = (normed - norm.bias) / norm.weight
-        # The epsilon of the norm leaves a variance of v / (v + eps), which tells v.
-        left = 1 - normed.var(dim=1, unbiased=False, keepdim=True)
-        latents = normed * (norm.eps / left.clamp(min=1e-8)).sqrt()
-    model.condition_norm.float(), model.condition_proj.float()
-    return latents.float()
-
-
-def assert_golden(case: dict[str, Any], tensors: dict[str, Tensor], name: str, actual: Tensor) -> None:
-    expected = tensors[name]
-    atol = case["tensors"][name].get("suggested_atol", 0)
-    torch.testing.assert_close(
-        actual.detach().double().reshape(expected.shape),
-        expected.double(),
-        rtol=0,
-        atol=atol,
-        msg=lambda m: f"{name} {m}",
-    )
-
-
 @pytest.mark.parametrize("name", case_names("uniskill_fdm"))
-def test_golden_preprocessing(name: str):
+def test_golden_preprocessing(name: str) -> None:
     case, tensors = load_case(name)
-    size = case["resolution"]
-    processor = UniSkillImageProcessorPil(size={"height": size, "width": size})
-    for index, key in enumerate(("preprocessed/curr_images", "preprocessed/next_images")):
+    for index, which in enumerate(("curr", "next")):
         pictures = [Image.fromarray(frame.numpy()) for frame in tensors["inputs/frames"][:, index]]
-        pixels = processor(pictures, return_tensors="pt")["pixel_values"]
-        torch.testing.assert_close(pixels * 2 - 1, tensors[key], rtol=0, atol=1e-6)
+        pixels = processed(pictures, case["resolution"])
+        torch.testing.assert_close(pixels * 2 - 1, tensors[f"preprocessed/{which}_images"], rtol=0, atol=1e-6)
+        pixels = processed(pictures, case["idm_config"]["idm_resolution"])
+        assert torch.equal((pixels * 255).round().byte(), tensors[f"preprocessed/idm_{which}_images"])
+
+
+def processed(pictures: list[Image.Image], size: int) -> Tensor:
+    processor = UniSkillImageProcessorPil(size={"height": size, "width": size})
+    return processor(pictures, return_tensors="pt")["pixel_values"]
 
 
 @pytest.mark.parametrize("name", case_names("uniskill_fdm"))
-@pytest.mark.parametrize("condition_key", ["outputs/idm_latent", "outputs/eval_mode/idm_latent"])
-def test_golden_training_step(name: str, condition_key: str, monkeypatch: pytest.MonkeyPatch):
+def test_golden_depth(name: str) -> None:
     case, tensors = load_case(name)
-    model = load_model(case, tensors).train()
-    monkeypatch.setattr(model, "condition", lambda _: tensors[condition_key])
-    latents = torch.zeros(len(tensors[condition_key]), model.config.latent_dim)
+    maps = resize_depth(scale_depth(tensors["inputs/raw_depth"]), case["idm_config"]["idm_resolution"])
+    assert_golden(case, tensors, "outputs/depth_pair", torch.stack(maps.chunk(2), dim=1))
 
-    output = model(latents=latents, **training_inputs(tensors))
+
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
+def test_golden_training_step(name: str) -> None:
+    case, tensors = load_case(name)
+    idm, fdm = load_models(case, tensors)
+    latents = infer_latents(idm.train(), tensors)
+    output = fdm.train()(latents=latents, **training_inputs(tensors))
     output.loss.backward()
 
-    if "eval_mode" in condition_key:
-        assert_golden(case, tensors, "outputs/eval_mode/loss", output.loss)
-        return
     results = {
+        "idm_latent": fdm.condition(latents),
         "next_latents": output.next_latents,
         "curr_latents": output.image_latents,
         "noisy_latents": output.noisy_latents,
@@ -120,34 +105,32 @@ def test_golden_training_step(name: str, condition_key: str, monkeypatch: pytest
     }
     for key, value in results.items():
         assert_golden(case, tensors, f"outputs/{key}", value)
-    gradients = [key for key in tensors if key.startswith("grads/unet.")]
-    assert gradients
+    parameters = dict(fdm.named_parameters()) | dict(idm.named_parameters())
+    gradients = [key for key in tensors if key.startswith("grads/")]
+    assert {key.split(".")[0] for key in gradients} == {"grads/unet", "grads/idm"}
     for key in gradients:
-        assert_golden(case, tensors, key, model.get_parameter(our_name(key.removeprefix("grads/"))).grad)
-
-
-@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
-def test_golden_projection_and_its_gradients(name: str):
-    case, tensors = load_case(name)
-    model = load_model(case, tensors).train()
-    latents = latents_behind(model, tensors["outputs/idm_latent"])
-    assert_golden(case, tensors, "outputs/idm_latent", model.condition(latents))
-
-    output = model(latents=latents, **training_inputs(tensors))
-    output.loss.backward()
-
-    assert_golden(case, tensors, "outputs/loss", output.loss)
-    gradients = [key for key in tensors if key.startswith(tuple(f"grads/{prefix}" for prefix in PROJECTION))]
-    assert gradients
-    for key in gradients:
-        assert_golden(case, tensors, key, model.get_parameter(our_name(key.removeprefix("grads/"))).grad)
+        published = key.removeprefix("grads/")
+        ours = our_name(published.removeprefix(IDM)) if published.startswith(IDM) else published
+        assert_golden(case, tensors, key, parameters[ours].grad)
 
 
 @pytest.mark.parametrize("name", case_names("uniskill_fdm"))
 @torch.no_grad()
-def test_golden_sampling(name: str, monkeypatch: pytest.MonkeyPatch):
+def test_golden_training_step_with_the_idm_in_evaluation_mode(name: str) -> None:
     case, tensors = load_case(name)
-    model = load_model(case, tensors).eval()
+    idm, fdm = load_models(case, tensors)
+    latents = infer_latents(idm, tensors)
+    assert_golden(case, tensors, "outputs/eval_mode/idm_latent", fdm.condition(latents))
+    output = fdm.train()(latents=latents, **training_inputs(tensors))
+    assert_golden(case, tensors, "outputs/eval_mode/loss", output.loss)
+
+
+@pytest.mark.parametrize("name", case_names("uniskill_fdm"))
+@torch.no_grad()
+def test_golden_sampling(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    case, tensors = load_case(name)
+    _, model = load_models(case, tensors)
+    model.eval()
     frames = tensors["inputs/sample_images"].permute(0, 3, 1, 2) / 255
     for sampler in case["samplers"]:
         noise = iter(tensors["inputs/sampler_noise"])

@@ -89,7 +89,7 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
     training, held_out = load_episodes(paths)
     size = config.image_size
     torch.manual_seed(config.seed)
-    idm = UniSkillIDM(UniSkillIDMConfig(image_size=size, **config.idm))
+    idm = UniSkillIDM(UniSkillIDMConfig.preset("light", image_size=size, **config.idm))
     fdm = RegressionFDM(RegressionFDMConfig(image_size=size, latent_dim=idm.config.latent_dim, **config.fdm))
     result = train_lam(
         idm,

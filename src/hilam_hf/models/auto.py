@@ -10,9 +10,11 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAuto
 
 from .baku import BakuConfig, BakuPolicy
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from .feature_difference import FeatureDifferenceConfig, FeatureDifferenceIDM
 from .hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
 from .hilam import HiLAMConfig, HiLAMModel
 from .hnet import HNetConfig, HNetModel
+from .lapa import LapaConfig, LapaModel
 from .uniskill import (
     RegressionFDM,
     RegressionFDMConfig,
@@ -50,6 +52,8 @@ _MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
     UniSkillIDMConfig: UniSkillIDM,
     RegressionFDMConfig: RegressionFDM,
     UniSkillFDMConfig: UniSkillFDM,
+    LapaConfig: LapaModel,
+    FeatureDifferenceConfig: FeatureDifferenceIDM,
     BakuConfig: BakuPolicy,
     HierarchicalPolicyConfig: HierarchicalPolicy,
 }
@@ -57,10 +61,11 @@ _MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
 for _config, _model in _MODELS.items():
     AutoConfig.register(_config.model_type, _config)
     AutoModel.register(_config, _model)
-AutoInverseDynamicsModel.register(UniSkillIDMConfig, UniSkillIDM)
-AutoForwardDynamicsModel.register(RegressionFDMConfig, RegressionFDM)
-AutoForwardDynamicsModel.register(UniSkillFDMConfig, UniSkillFDM)
-AutoImageProcessor.register(UniSkillIDMConfig, slow_image_processor_class=UniSkillImageProcessorPil)
+for _config in (UniSkillIDMConfig, LapaConfig, FeatureDifferenceConfig):
+    AutoInverseDynamicsModel.register(_config, _MODELS[_config])
+    AutoImageProcessor.register(_config, slow_image_processor_class=UniSkillImageProcessorPil)
+for _config in (RegressionFDMConfig, UniSkillFDMConfig, LapaConfig):
+    AutoForwardDynamicsModel.register(_config, _MODELS[_config])
 
 
 def load_latent_action_model(

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
+from .batch_size import BatchSize, resolve_batch_size
 from .loading import StrictLoadingMixin
+from .pair_encoding import FrameBatch, FrameRun, PairEncoder, join_pieces
 
 
 class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
@@ -63,13 +65,13 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
         features, next_features = self.extract_features(torch.cat([frames, next_frames])).chunk(2)
         return self.encode_features(features, next_features)
 
-    def encode_video(self, frames: Tensor, stride: int = 1, batch_size: int = 128) -> Tensor:
+    def encode_video(self, frames: Tensor, stride: int = 1, batch_size: BatchSize = 128) -> Tensor:
         """Latent actions of a whole video; each frame's features are computed once, not once a pair.
 
         Args:
-            frames: (T, C, H, W) floats in [0, 1]; they may lie on another device than the model.
+            frames: (T, C, H, W), uint8 or floats in [0, 1]; they may lie on another device than the model.
             stride: k, the distance in frames between the two frames of a pair.
-            batch_size: Frames that are computed at a time.
+            batch_size: Frames that are computed at a time; "auto": as many as memory allows (see `resolve_batch_size`).
 
         Returns:
             (T - k, D) latent actions on the model's device; row t belongs to frame t.
@@ -77,15 +79,18 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
         Raises:
             ValueError: If `stride` is below 1 or the video has no pair of frames at this stride.
         """
-        return torch.cat(list(self.encode_chunks(frames.split(batch_size), stride)))
+        return join_pieces(self.encode_chunks(frames.split(resolve_batch_size(self, batch_size)), stride))
 
     @torch.no_grad()
-    def encode_chunks(self, chunks: Iterable[Tensor], stride: int = 1) -> Iterator[Tensor]:
+    def encode_chunks(
+        self, chunks: Iterable[Tensor], stride: int = 1, batch_size: int | None = None
+    ) -> Iterator[Tensor]:
         """Latent actions of a video that comes piece by piece, in memory that does not grow with its length.
 
         Args:
-            chunks: Consecutive pieces (N, C, H, W) of one video, floats in [0, 1].
+            chunks: Consecutive pieces (N, C, H, W) of one video, uint8 or floats in [0, 1].
             stride: k, the distance in frames between the two frames of a pair.
+            batch_size: Frames, and pairs, that are computed at a time at most; None: those of a piece.
 
         Yields:
             Consecutive pieces of the (T - k, D) latent actions.
@@ -95,21 +100,36 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
         """
         if stride < 1:
             raise ValueError(f"stride must be at least 1 frame, got {stride}")
+        encoder = PairEncoder(self, batch_size)
         num_frames = 0
-        waiting: Tensor | None = None  # features of the last k frames, whose partners are still to come
         for chunk in chunks:
             num_frames += len(chunk)
-            features = self.extract_features(chunk.to(self.device, self.dtype))
-            if waiting is not None:
-                features = torch.cat([waiting, features])
-            if len(features) > stride:
-                yield self.encode_features(features[:-stride], features[stride:])
-            waiting = features[-stride:]
+            for _, latents in encoder.encode(FrameBatch(chunk, (FrameRun(0, stride, len(chunk)),))):
+                yield latents
         if num_frames <= stride:
             raise ValueError(
                 f"a video of {num_frames} frames has no pair of frames {stride} apart; "
                 "use a smaller stride or set it aside"
             )
+
+    @torch.no_grad()
+    def encode_batches(
+        self, batches: Iterable[FrameBatch], batch_size: int | None = None, *, halve: bool = False
+    ) -> Iterator[tuple[int, Tensor]]:
+        """Latent actions of many videos whose frames share batches; pairs never cross videos.
+
+        Args:
+            batches: All frames of one video, then all frames of the next.
+            batch_size: Frames, and pairs, that are computed at a time at most; None: those of a batch.
+            halve: When memory runs out, go on with half as many at a time instead of raising.
+
+        Yields:
+            (number of the video, consecutive latent actions of it (P, D)), videos in their order; those without a pair
+            of frames at their stride don't appear.
+        """
+        encoder = PairEncoder(self, batch_size, halve=halve)
+        for batch in batches:
+            yield from encoder.encode(batch)
 
 
 class ForwardDynamicsModel(StrictLoadingMixin, PreTrainedModel):

@@ -1,11 +1,42 @@
 """Configurations of UniSkill's inverse dynamics model (IDM) and of the forward dynamics model (FDM) beside it."""
 
+from copy import deepcopy
 from dataclasses import field
 from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
+from transformers import PreTrainedConfig, ResNetConfig
+from transformers.configuration_utils import SubConfigSpec
 
+DEPTH_MODEL = "depth-anything/Depth-Anything-V2-Small-hf"
+"""Hub id of the depth network with which UniSkill is trained."""
+
+_RESNET_18: dict[str, Any] = {
+    "model_type": "resnet",
+    "layer_type": "basic",
+    "embedding_size": 64,
+    "hidden_sizes": [64, 128, 256, 512],
+    "depths": [2, 2, 2, 2],
+}
+_IDM_PRESETS: dict[str, dict[str, Any]] = {
+    "published": {},
+    "small": {
+        "image_size": 96,
+        "backbone_config": _RESNET_18 | {"embedding_size": 16, "hidden_sizes": [16, 32, 64, 128]},
+        "depth_model": None,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+    },
+    "light": {
+        "image_size": 64,
+        "patch_size": 8,
+        "backbone_config": None,
+        "depth_model": None,
+        "hidden_size": 128,
+        "num_hidden_layers": 4,
+        "initializer_range": 0.02,
+    },
+}
 # Stable Diffusion 1.5 as InstructPix2Pix (Brooks et al. 2023) extends it: four more input channels for the image.
 _PUBLISHED_UNET: dict[str, Any] = {
     "sample_size": 32,
@@ -44,55 +75,140 @@ Sampler = Literal["ddim", "ddpm", "euler_discrete"]
 
 @strict
 class UniSkillIDMConfig(PreTrainedConfig):
-    """Configuration of [`UniSkillIDM`].
+    """Configuration of [`UniSkillIDM`]. The defaults are the published model; see `preset` for smaller ones.
 
-    The defaults are small enough to train on two CPU cores. The published model has `image_size=224`, `patch_size=16`,
-    `hidden_size=256`, `num_hidden_layers=8` and the same 64-d latent.
+    What a patch token is made of: ResNet features and depth (published), ResNet features alone (`depth_model=None`), or
+    the pixels themselves (`backbone_config=None`), with depth or without.
 
     Args:
         image_size: Side in pixels of the square frames that the model sees.
-        patch_size: Side in pixels of a patch; must divide `image_size`.
-        num_channels: Colour channels of a frame.
+        patch_size: Side in pixels of the cell that a token stands for; must divide `image_size`.
+        num_channels: Colour channels of a frame; 3 with a ResNet or depth.
+        backbone_config: The ResNet, a transformers `ResNetConfig` or its dictionary, whose last feature map is resized
+            to the grid of patches. None: a linear projection of each patch's pixels in its place.
+        depth_model: Hub id or folder of the depth network, which is loaded when it is first used and kept in no
+            checkpoint. None: no depth.
+        depth_batch_size: Frames that the depth network takes at a time, which bounds its memory.
         hidden_size: Width of the spatio-temporal transformer.
         num_hidden_layers: Number of spatio-temporal blocks.
         num_attention_heads: Attention heads; must divide `hidden_size`.
         mlp_ratio: Hidden width of a block's MLP as a multiple of `hidden_size`.
-        latent_dim: Width of the latent action (UniSkill's skill, 64 as published).
+        latent_dim: Width of the latent action (UniSkill's skill).
         layer_norm_eps: Epsilon of every layer norm.
         initializer_range: Standard deviation of the initial position vectors; linear layers start at 1 / sqrt(fan-in).
+
+    Raises:
+        StrictDataclassError: If a value has the wrong type, or the parts don't fit; the message says what was expected.
+
+    Example:
+        >>> UniSkillIDMConfig().num_patches
+        196
     """
 
     model_type = "uniskill_idm"
+    sub_configs_defaults = {  # noqa: RUF012 - the base class turns this into a ClassVar
+        "backbone_config": SubConfigSpec(ResNetConfig, optional=True)
+    }
 
-    image_size: int = 64
-    patch_size: int = 8
+    image_size: int = 224
+    patch_size: int = 16
     num_channels: int = 3
-    hidden_size: int = 128
-    num_hidden_layers: int = 4
+    backbone_config: ResNetConfig | dict | None = field(default_factory=lambda: deepcopy(_RESNET_18))
+    depth_model: str | None = DEPTH_MODEL
+    depth_batch_size: int = 16
+    hidden_size: int = 256
+    num_hidden_layers: int = 8
     num_attention_heads: int = 4
     mlp_ratio: int = 4
     latent_dim: int = 64
     layer_norm_eps: float = 1e-5
-    initializer_range: float = 0.02
+    initializer_range: float = 0.0
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        if isinstance(self.backbone_config, dict):
+            # The base class demands a model type of every backbone.
+            self.backbone_config = {"model_type": ResNetConfig.model_type, **deepcopy(self.backbone_config)}
+            found = self.backbone_config["model_type"]
+            if found != ResNetConfig.model_type:
+                raise ValueError(
+                    f"backbone_config: got model_type {found!r}, expected 'resnet'. Give a ResNet, or None."
+                )
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def preset(cls, name: str, **changes: Any) -> "UniSkillIDMConfig":
+        """A configuration of a known size.
+
+        | name | frames | a token is made of | width, blocks | parameters |
+        | --- | --- | --- | --- | --- |
+        | published | 224 px | ResNet-18 features and depth, 16 px cells | 256, 8 | 20.0 M |
+        | small | 96 px | features of a narrow ResNet, 16 px cells | 128, 4 | 1.8 M |
+        | light | 64 px | pixels, 8 px cells | 128, 4 | 1.1 M |
+
+        The last two train on two CPU cores. `preset("small", depth_model="...")` adds depth.
+
+        Args:
+            name: `"published"`, `"small"` or `"light"`.
+            **changes: Fields of this class to set.
+
+        Raises:
+            ValueError: If the name is unknown.
+        """
+        if name not in _IDM_PRESETS:
+            raise ValueError(f"preset: got {name!r}, expected one of {sorted(_IDM_PRESETS)}. Pick one of them.")
+        return cls(**_IDM_PRESETS[name] | changes)
+
+    @property
+    def num_patches(self) -> int:
+        """Number of patches of one frame."""
+        return (self.image_size // self.patch_size) ** 2
+
+    @property
+    def visual_dim(self) -> int:
+        """Width of what a token gets from the colours: the ResNet's last, or that of the transformer."""
+        return self.hidden_size if self.backbone_config is None else self.backbone_config.hidden_sizes[-1]
+
+    def validate_sizes(self) -> None:
+        """Every size is positive."""
+        names = (
+            "depth_batch_size",
+            "hidden_size",
+            "num_hidden_layers",
+            "num_attention_heads",
+            "mlp_ratio",
+            "latent_dim",
+        )
+        for name in names:
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more. Raise it.")
 
     def validate_patches(self) -> None:
-        if self.patch_size <= 0 or self.image_size % self.patch_size:
+        """Patches tile a frame."""
+        if self.patch_size <= 0 or self.image_size <= 0 or self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size ({self.image_size}) must be a multiple of patch_size ({self.patch_size}); "
                 "choose a patch_size that divides image_size"
             )
 
     def validate_heads(self) -> None:
-        if self.hidden_size % self.num_attention_heads:
+        """Heads divide the width."""
+        if self.hidden_size % max(self.num_attention_heads, 1):
             raise ValueError(
                 f"hidden_size ({self.hidden_size}) must be a multiple of num_attention_heads "
                 f"({self.num_attention_heads})"
             )
 
-    @property
-    def num_patches(self) -> int:
-        """Number of patches of one frame."""
-        return (self.image_size // self.patch_size) ** 2
+    def validate_streams(self) -> None:
+        """What looks at colour gets colour, and depth comes from somewhere."""
+        if self.depth_model == "":
+            raise ValueError("depth_model: got '', expected a Hub id, a folder, or None for no depth.")
+        needs_colour = self.backbone_config is not None or self.depth_model is not None
+        channels = 3 if self.backbone_config is None else self.backbone_config.num_channels
+        if needs_colour and (self.num_channels != 3 or channels != 3):
+            raise ValueError(
+                f"num_channels: got {self.num_channels} and {channels} in backbone_config, expected 3, as ResNet and "
+                "depth network see colour. Set backbone_config=None and depth_model=None for other channels."
+            )
 
 
 @strict
@@ -173,7 +289,7 @@ class UniSkillFDMConfig(PreTrainedConfig):
         Args:
             name_or_path: Hub id or folder of a diffusers pipeline with `unet`, `vae` and `scheduler`.
             revision: Branch, tag or commit on the Hub.
-            **changes: Fields of this class to set.
+            **changes: Fields of this class to set; a part's configuration that is given is not read from the pipeline.
 
         Raises:
             OSError: If there is no such pipeline.
@@ -183,10 +299,12 @@ class UniSkillFDMConfig(PreTrainedConfig):
 
         parts = {"unet": UNet2DConditionModel, "vae": AutoencoderKL, "scheduler": DDPMScheduler}
         for name, part in parts.items():
+            if f"{name}_config" in changes:
+                continue
             loaded = part.load_config(name_or_path, subfolder=name, revision=revision)
             # The class's name stays: another scheduler's configuration is read by it.
             values = {key: loaded[key] for key in loaded if key not in ("_diffusers_version", "_name_or_path")}
-            changes.setdefault(f"{name}_config", values)
+            changes[f"{name}_config"] = values
         return cls(**changes)
 
     @property

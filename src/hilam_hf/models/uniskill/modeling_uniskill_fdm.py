@@ -133,13 +133,7 @@ class UniSkillFDM(ForwardDynamicsModel):
         """
         model = cls(UniSkillFDMConfig.from_diffusers(name_or_path, revision=revision, **changes))
         for name in ("unet", "vae"):
-            part, info = type(getattr(model, name)).from_pretrained(
-                name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
-            )
-            problems = {kind: keys for kind, keys in info.items() if keys}
-            if problems:
-                raise ValueError(f"{name_or_path}/{name} does not fit its own config: {problems}; get it anew")
-            setattr(model, name, part)
+            setattr(model, name, load_part(type(getattr(model, name)), name_or_path, name, revision))
         model.freeze_autoencoder()
         return model.eval()
 
@@ -392,6 +386,22 @@ class UniSkillFDM(ForwardDynamicsModel):
             raise ValueError(
                 f"latents must have shape ({len(frames)}, {self.config.latent_dim}), got {tuple(latents.shape)}"
             )
+
+
+def load_part(part_class: Any, name_or_path: str, name: str, revision: str | None = None) -> Any:
+    """One network of a diffusers pipeline, from the subfolder of its name, from safetensors only.
+
+    Raises:
+        OSError: If there is none.
+        ValueError: If weights are missing or left over.
+    """
+    part, info = part_class.from_pretrained(
+        name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
+    )
+    problems = {kind: keys for kind, keys in info.items() if keys}
+    if problems:
+        raise ValueError(f"{name_or_path}/{name} does not fit its own config: {problems}; get it anew")
+    return part
 
 
 def kept_conditioning(draws: Tensor, probability: float) -> tuple[Tensor, Tensor]:

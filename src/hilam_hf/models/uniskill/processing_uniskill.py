@@ -17,7 +17,7 @@ class UniSkillImageProcessorPil(PilBackend):
     """
 
     resample = PILImageResampling.BILINEAR
-    size = {"height": 64, "width": 64}  # noqa: RUF012 - transformers reads class attributes as defaults
+    size = {"height": 224, "width": 224}  # noqa: RUF012 - transformers reads class attributes as defaults
     do_resize = True
     do_rescale = True
     rescale_factor = 1 / 255

@@ -1,0 +1,195 @@
+"""The transformer layers of LAPA's latent action quantization, after C-ViViT (Villegas et al. 2022).
+
+Shapes: B batch, T = 1 or 2 frames, h and w patches along the sides of a frame, D width of a token, M sequences of S
+tokens (the patches of a frame, or a patch over time), N tokens of the context, H heads, E width of one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers.modeling_layers import GradientCheckpointingLayer
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+
+from ..hnet.dynamic_chunking import upcast
+from .configuration_lapa import LapaConfig
+
+_LOGIT_SCALE = 8.0
+_NULL_PAIRS = 2
+
+Grid = tuple[int, int, int, int]
+"""B, T, h and w."""
+
+
+def eager_attention(
+    module: nn.Module,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    attention_mask: Tensor | None,
+    scaling: float,
+    **kwargs: Any,
+) -> tuple[Tensor, Tensor]:
+    """The reference for the fast attention kernels; (M, H, S, E) in, (M, S, H, E) out; the mask is added to scores."""
+    scores = upcast(query @ key.transpose(-1, -2) * scaling)
+    if attention_mask is not None:
+        scores = scores + attention_mask
+    weights = scores.softmax(-1).to(value.dtype)
+    return (weights @ value).transpose(1, 2), weights
+
+
+class PositionBias(nn.Module):
+    """Attention bias as a function of how far apart two patches are, computed once for each distance."""
+
+    def __init__(self, config: LapaConfig) -> None:
+        super().__init__()
+        self.side = config.grid_size
+        width = config.hidden_size
+        self.mlp = nn.Sequential(
+            nn.Linear(2, width),
+            nn.LeakyReLU(0.1),
+            nn.Linear(width, width),
+            nn.LeakyReLU(0.1),
+            nn.Linear(width, config.num_attention_heads),
+        )
+
+    def forward(self) -> Tensor:
+        """(H, h w, h w) biases of each query patch (second axis) towards each key patch."""
+        weight = self.mlp[0].weight
+        offsets = torch.arange(1 - self.side, self.side, device=weight.device)
+        pairs = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1)  # (2h - 1, 2w - 1, 2)
+        biases = self.mlp((pairs.sign() * pairs.abs().float().log1p()).to(weight.dtype))  # (2h - 1, 2w - 1, H)
+        places = torch.arange(self.side, device=weight.device)
+        index = places[:, None] - places + self.side - 1
+        biases = biases[index[:, None, :, None], index[None, :, None, :]]  # (h, w, h, w, H)
+        return biases.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)
+
+
+class PositionConv(nn.Module):
+    """Position encoding generator: each channel's own 3 x 3 x 3 convolution over two frames before and this one."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(width, 1, 3, 3, 3))
+        self.bias = nn.Parameter(torch.empty(width))
+
+    def forward(self, tokens: Tensor, grid: Grid) -> Tensor:
+        """(M, S, D) tokens to the (M, S, D) to be added to them."""
+        # Oddity that published weights depend on: memory is read as (B, T, h, w) in whatever order the tokens lie, so
+        # that the temporal stack, whose sequences are patches over time, mixes places and frames.
+        frames = tokens.reshape(*grid, -1).permute(0, 1, 4, 2, 3)  # (B, T, D, h, w)
+        moved = self._convolve(frames, 2, self.bias)
+        # Of the two frames before the first there are only zeros, and no video here has a third one.
+        if frames.shape[1] > 1:
+            moved = torch.cat([moved[:, :1], moved[:, 1:] + self._convolve(frames[:, :-1], 1)], dim=1)
+        return moved.permute(0, 1, 3, 4, 2).reshape(tokens.shape)
+
+    def _convolve(self, frames: Tensor, slice_index: int, bias: Tensor | None = None) -> Tensor:
+        weight = self.weight[:, :, slice_index]
+        moved = F.conv2d(frames.flatten(0, 1), weight, bias, padding=1, groups=len(weight))
+        return moved.unflatten(0, frames.shape[:2])
+
+
+class Attention(nn.Module):
+    """Cosine attention with learned gains; of the tokens to themselves, or to a context and learned null pairs."""
+
+    is_causal = False
+
+    def __init__(self, config: LapaConfig, is_cross: bool = False) -> None:
+        super().__init__()
+        self.config = config
+        self.head_dim = config.head_dim
+        width, inner = config.hidden_size, config.num_attention_heads * config.head_dim
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False)
+        self.query = nn.Linear(width, inner, bias=False)
+        self.key_value = nn.Linear(width, 2 * inner, bias=False)
+        self.output = nn.Linear(inner, width, bias=False)
+        self.query_gain = nn.Parameter(torch.ones(config.head_dim))
+        self.key_gain = nn.Parameter(torch.ones(config.head_dim))
+        self.context_norm = nn.LayerNorm(width, eps=config.layer_norm_eps, bias=False) if is_cross else None
+        shape = (config.num_attention_heads, 2 * _NULL_PAIRS, config.head_dim)
+        self.null_pairs = nn.Parameter(torch.empty(shape)) if is_cross else None
+
+    def forward(self, tokens: Tensor, bias: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """(M, S, D) tokens, (H, S, S) bias and (M, N, D) context to (M, S, D)."""
+        # Oddity that published weights depend on: only queries come from normalised tokens, keys and values do not.
+        source = tokens if self.context_norm is None else self.context_norm(context)
+        query = self._heads(self.query(self.norm(tokens)))
+        key, value = (self._heads(states) for states in self.key_value(source).chunk(2, dim=-1))
+        if self.null_pairs is not None:
+            # Published order: key, value, key, value.
+            null_key, null_value = (
+                self.null_pairs.to(key.dtype).expand(len(key), -1, -1, -1).unflatten(2, (-1, 2)).unbind(3)
+            )
+            key, value = torch.cat([null_key, key], dim=2), torch.cat([null_value, value], dim=2)
+        query, key = (
+            (F.normalize(upcast(states), dim=-1) * gain).to(value.dtype)
+            for states, gain in ((query, self.query_gain), (key, self.key_gain))
+        )
+        attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
+        mask = None if bias is None else bias[None].to(value.dtype)
+        mixed, _ = attend(self, query, key, value, mask, dropout=0.0, scaling=_LOGIT_SCALE, is_causal=False)
+        return self.output(mixed.flatten(2))
+
+    def _heads(self, states: Tensor) -> Tensor:
+        """(M, S, H E) to (M, H, S, E)."""
+        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
+
+
+class FeedForward(nn.Module):
+    """Norm, then a gated MLP (GEGLU) of 8 / 3 times the width."""
+
+    def __init__(self, config: LapaConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        inner = int(4 * (2 / 3) * width)
+        self.norm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.up = nn.Linear(width, 2 * inner, bias=False)
+        self.down = nn.Linear(inner, width, bias=False)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        value, gate = self.up(self.norm(tokens)).chunk(2, dim=-1)
+        return self.down(value * F.gelu(gate))
+
+
+class LapaLayer(GradientCheckpointingLayer):
+    """Position convolution, self-attention, cross-attention where there is a context, feed-forward; all residual."""
+
+    def __init__(self, config: LapaConfig, has_context: bool) -> None:
+        super().__init__()
+        self.position_conv = PositionConv(config.hidden_size)
+        self.attention = Attention(config)
+        self.cross_attention = Attention(config, is_cross=True) if has_context else None
+        self.feed_forward = FeedForward(config)
+
+    def forward(self, tokens: Tensor, grid: Grid, bias: Tensor | None, context: Tensor | None) -> Tensor:
+        tokens = tokens + self.position_conv(tokens, grid)
+        tokens = tokens + self.attention(tokens, bias)
+        if self.cross_attention is not None:
+            tokens = tokens + self.cross_attention(tokens, context=context)
+        return tokens + self.feed_forward(tokens)
+
+
+class LapaTransformer(nn.Module):
+    """A stack of layers that ends with a norm."""
+
+    def __init__(self, config: LapaConfig, num_layers: int, has_context: bool = False) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(LapaLayer(config, has_context) for _ in range(num_layers))
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps, bias=False)
+
+    def forward(self, tokens: Tensor, grid: Grid, bias: Tensor | None = None, context: Tensor | None = None) -> Tensor:
+        """(M, S, D) tokens of a (B, T, h, w) video to (M, S, D).
+
+        Args:
+            tokens: Sequences in any order of their memory.
+            grid: B, T, h and w, with B T h w = M S.
+            bias: (H, S, S), added to the scores of self-attention.
+            context: (M, N, D) tokens to attend to, where the stack was made to.
+        """
+        for layer in self.layers:
+            tokens = layer(tokens, grid, bias, context)
+        return self.norm(tokens)

@@ -1,0 +1,135 @@
+"""UniSkill's IDM against every `uniskill_idm` and `uniskill_extraction` case of the golden folder (env HILAM_GOLDENS).
+
+Published weights come in through the converter's renaming. Its published projection to the UNet's condition, `latent`,
+belongs to the forward dynamics model here.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from hilam_hf.models.uniskill import UniSkillIDM
+from hilam_hf.models.uniskill.convert_uniskill import infer_idm_config, rename_idm
+from hilam_hf.models.uniskill.depth import depth_patches, resize_depth, scale_depth
+from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
+
+PARAMETERS = ("grads/", "outputs/after_train_forward/")
+
+
+def published_weights(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    """The parameters of a case by their published names."""
+    manifest = json.loads((golden_folder() / case["weights_manifest"]).read_text())
+    stored = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("weights/")}
+    weights = weights_recipe().fill_all(manifest, case["weight_seed"], stored)
+    return {name: torch.as_tensor(array) for name, array in weights.items()}
+
+
+def load_idm(published: Mapping[str, Tensor], config: dict[str, Any]) -> tuple[UniSkillIDM, dict[str, Tensor]]:
+    """The model and the projection to the condition; its size comes from the shapes, and must be the case's."""
+    weights, condition = rename_idm(published)
+    inferred = infer_idm_config(weights, num_attention_heads=config["num_heads"])
+    sizes = (inferred.num_hidden_layers, inferred.hidden_size, inferred.latent_dim, inferred.image_size)
+    assert sizes == tuple(config[name] for name in ("num_layers", "hidden_dim", "skill_dim", "idm_resolution"))
+    model = UniSkillIDM(inferred)
+    model.load_state_dict(weights, strict=True)
+    return model.eval(), {name: value.clone().requires_grad_() for name, value in condition.items()}
+
+
+def project(latents: Tensor, condition: Mapping[str, Tensor]) -> Tensor:
+    norm = F.layer_norm(
+        latents, latents.shape[-1:], condition["condition_norm.weight"], condition["condition_norm.bias"]
+    )
+    return F.linear(norm, condition["condition_proj.weight"], condition["condition_proj.bias"])
+
+
+def our_name(published: str) -> str:
+    weights, condition = rename_idm({published: torch.empty(0)})
+    return next(iter({**weights, **condition}))
+
+
+def assert_golden(case: dict[str, Any], tensors: dict[str, Tensor], name: str, actual: Tensor) -> None:
+    expected = tensors[name]
+    torch.testing.assert_close(
+        actual.detach().double().reshape(expected.shape),
+        expected.double(),
+        rtol=0,
+        atol=case["tensors"][name].get("suggested_atol", 0),
+        msg=lambda m: f"{name} {m}",
+    )
+
+
+def assert_all_golden(
+    case: dict[str, Any], tensors: dict[str, Tensor], outputs: dict[str, Tensor], names: set[str]
+) -> None:
+    """Compares what the case holds of `outputs`, which together with `names` must be all that it holds."""
+    held = {name for name in tensors if name.startswith("outputs/") and not name.startswith(PARAMETERS)}
+    assert held <= {f"outputs/{name}" for name in outputs.keys() | names}
+    for name, value in outputs.items():
+        if f"outputs/{name}" in tensors:
+            assert_golden(case, tensors, f"outputs/{name}", value)
+
+
+def inputs_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    frames, depth = tensors["inputs/images"] / 255, tensors["inputs/depth"]
+    return {"frames": frames[:, 0], "next_frames": frames[:, 1], "depth": depth[:, 0], "next_depth": depth[:, 1]}
+
+
+@pytest.mark.parametrize("name", case_names("uniskill_idm"))
+@torch.no_grad()
+def test_golden_evaluation(name: str) -> None:
+    case, tensors = load_case(name)
+    model, condition = load_idm(published_weights(case, tensors), case["config"])
+    images, depth = tensors["inputs/images"] / 255, tensors["inputs/depth"]
+    output = model(**inputs_of(tensors))
+    patches = depth_patches(scale_depth(depth.flatten(0, 1)), model.config.patch_size)
+    outputs = {
+        "skill": output.latents,
+        "latent": project(output.latents, condition),
+        "visual_tokens": model._visual_tokens(images.flatten(0, 1)),
+        "depth_tokens": model.depth_embedding(patches),
+        "modal_tokens": model.extract_features(images.flatten(0, 1), depth.flatten(0, 1)),
+        "transformer_tokens": output.last_hidden_state,
+        "pooled": model.proj(output.last_hidden_state[:, -1].mean(1)),
+    }
+    assert_all_golden(case, tensors, outputs, {"train_mode_latent", "train_mode_mean_square"})
+
+
+@pytest.mark.parametrize("name", case_names("uniskill_idm"))
+def test_golden_training_mode(name: str) -> None:
+    case, tensors = load_case(name)
+    model, condition = load_idm(published_weights(case, tensors), case["config"])
+    latent = project(model.train()(**inputs_of(tensors)).latents, condition)
+    loss = latent.square().mean()
+    loss.backward()
+    assert_golden(case, tensors, "outputs/train_mode_latent", latent)
+    assert_golden(case, tensors, "outputs/train_mode_mean_square", loss)
+    gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
+    gradients |= {name: value.grad for name, value in condition.items()}
+    state = model.state_dict()
+    checked = [key for key in tensors if key.startswith(PARAMETERS)]
+    assert checked
+    for key in checked:
+        prefix = next(prefix for prefix in PARAMETERS if key.startswith(prefix))
+        values = gradients if prefix == "grads/" else state
+        assert_golden(case, tensors, key, values[our_name(key.removeprefix(prefix))])
+
+
+@pytest.mark.parametrize("name", case_names("uniskill_extraction"))
+@torch.no_grad()
+def test_golden_extraction(name: str) -> None:
+    case, tensors = load_case(name)
+    model, _ = load_idm(published_weights(case, tensors), case["config"])
+    size, interval = case["config"]["idm_resolution"], case["interval"]
+    # The released script resizes float frames without antialiasing; the image processor does as training does.
+    frames = tensors["inputs/frames"].permute(0, 3, 1, 2) / 255
+    frames = F.interpolate(frames, size=(size, size), mode="bilinear", align_corners=False)
+    features = model.extract_features(frames, resize_depth(tensors["inputs/raw_depth"], size))
+    skills = model.encode_features(features[:-interval], features[interval:])
+    assert_golden(case, tensors, "outputs/skills", skills)
