@@ -21,7 +21,7 @@ from typing import Any
 import numpy as np
 import torch
 import yaml
-from datasets import Dataset
+from datasets import Dataset, Features
 from rich.console import Console
 from rich.table import Table
 
@@ -138,7 +138,8 @@ def thin(corpus: Dataset, hop: int) -> Dataset:
     whole = [np.asarray(latents, dtype=np.float32) for latents in corpus["latent_actions"]]
     episodes = [latents[start::hop] for latents in whole for start in range(hop)]
     kept = [episode for episode in episodes if len(episode) > 1]
-    return Dataset.from_dict({"latent_actions": kept, "num_frames": [len(episode) for episode in kept]})
+    columns = {"latent_actions": kept, "num_frames": [len(episode) for episode in kept]}
+    return Dataset.from_dict(columns, features=Features({name: corpus.features[name] for name in columns}))
 
 
 def make_table(results: Sequence[MethodScores], title: str) -> Table:

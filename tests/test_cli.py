@@ -1,16 +1,19 @@
 """The command line: help, the way from videos to skills, and one clear line for every mistake."""
 
+import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 
-from hilam_hf import cli
+from hilam_hf import HiLAMModel, cli
 from hilam_hf.data import CorpusInfo, load_corpus
 from tests.models.test_uniskill import tiny_fdm, tiny_idm
 from tests.numbered_videos import MakeVideo
 
-COMMANDS = ["demo", "doctor", "record", "extract", "skills", "view", "eval"]
+COMMANDS = ["demo", "doctor", "record", "extract", "lam-report", "skills", "view", "eval"]
 STAGES = ["lam", "hilam", "policy", "finetune"]
 
 
@@ -47,7 +50,7 @@ def test_the_way_from_videos_to_a_page_of_skills(
     assert run("train", "lam", videos, "--stride", "2", "--image-size", "32", "--out", tmp_path / "lam", *steps) == 0
     assert "broken.mp4" in capsys.readouterr().err
     latents = tmp_path / "latents"
-    assert run("extract", videos, "--model", tmp_path / "lam" / "idm", "--stride", "2", "--out", latents) == 0
+    assert run("extract", videos, "--model", tmp_path / "lam", "--stride", "2", "--out", latents) == 0
     assert load_corpus(latents)["id"][:] == ["a", "b"]
     assert run("train", "hilam", latents, "--out", tmp_path / "hilam", *steps) == 0
     skills = tmp_path / "skills"
@@ -55,6 +58,28 @@ def test_the_way_from_videos_to_a_page_of_skills(
     assert sorted(CorpusInfo.from_card(skills).skill_dims) == [1, 2]
     assert run("view", skills, "--videos", videos, "--out", tmp_path / "page.html") == 0
     assert (tmp_path / "page.html").read_text().count("data:image/png") >= 2
+
+
+def test_codes_from_videos_to_skills(tmp_path: Path, make_video: MakeVideo, capsys: pytest.CaptureFixture[str]) -> None:
+    for name in ("a", "b"):
+        videos = make_video(f"{name}.mp4", num_frames=14).parent
+    lam, latents, steps = tmp_path / "lam", tmp_path / "latents", ("max_steps=2", "batch_size=2")
+    options = [f"--model-option={option}" for option in ("preset=tiny", "image_size=32", "hidden_size=32")]
+    assert run("train", "lam", videos, "--kind", "lapa", "--stride", "2", "--out", lam, *options, *steps) == 0
+    report = tmp_path / "report"
+    assert run("lam-report", videos, "--model", lam, "--stride", "2", "--out", report, "--max-pairs", "8") == 0
+    assert json.loads((report / "report.json").read_text())["codes"] is not None
+    assert "<h1" in (report / "report.html").read_text()
+    assert run("extract", videos, "--model", lam, "--stride", "2", "--out", latents) == 0
+    info = CorpusInfo.from_card(latents)
+    assert (info.latent_dim, len(info.codebook)) == (4, 8)
+    assert set(np.unique(load_corpus(latents)["latent_actions"][0])) <= set(range(8))
+    assert run("train", "hilam", latents, "--idm", lam, "--out", tmp_path / "hilam", *steps) == 0
+    model = HiLAMModel.from_pretrained(tmp_path / "hilam" / "hilam")
+    torch.testing.assert_close(model.codebook, model.idm.codebook.detach())
+    assert len(model.extract_skills(videos / "a.mp4")) == 12
+    assert run("skills", latents, "--model", tmp_path / "hilam" / "hilam", "--out", tmp_path / "skills") == 0
+    capsys.readouterr()
 
 
 @pytest.mark.parametrize(

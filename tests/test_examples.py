@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 import sys
 from pathlib import Path
 from types import ModuleType
 
 import numpy as np
 import pytest
+import torch
 
-from hilam_hf.data import DemonstrationWriter
+from hilam_hf.data import DemonstrationWriter, write_video
+from hilam_hf.models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from tests.helpers import ROOT
 
 SIZE = 32
@@ -86,3 +89,68 @@ def test_segmentation_study_needs_recordings(tmp_path: Path) -> None:
     study = load("segmentation_study")
     with pytest.raises(FileNotFoundError, match="there are no demonstrations"):
         study.main(["--demonstrations", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Four videos of 20 frames at 10 frames a second, in which a square moves right at different heights."""
+    root = tmp_path_factory.mktemp("videos")
+    for number in range(4):
+        frames = torch.zeros(20, 3, SIZE, SIZE, dtype=torch.uint8)
+        for step in range(20):
+            frames[step, :, 4 * number : 4 * number + 8, step : step + 8] = 255
+        write_video(root / f"{number}.mp4", frames, 10)
+    return root
+
+
+def lam_arguments(videos: Path, out: Path, *more: str, steps: int = 4) -> list[str]:
+    tiny = ["idm.hidden_size=16", "idm.num_hidden_layers=1", "fdm.hidden_size=8", "fdm.num_blocks=1"]
+    options = [part for option in tiny for part in ("--model-option", option)]
+    # Training options stand between the others, as they may.
+    training = [f"max_steps={steps}", "batch_size=4", "warmup_steps=1", "log_every=1", "ema_decay=0.5", "save_every=2"]
+    return ["--videos", str(videos), *training, "--out", str(out), "--image-size", str(SIZE), *options, *more]
+
+
+def test_train_lam_trains_validates_and_resumes(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    example = load("train_lam")
+    config = tmp_path / "training.yaml"
+    config.write_text("learning_rate: 3e-4\nvalidate_every: 2\n")
+    validating = ["--config", str(config), "--held-out", "0.25"]
+    assert example.main(lam_arguments(videos, tmp_path / "lam", *validating)) == 0
+    assert f"uniskill-light model in {tmp_path / 'lam'}" in capsys.readouterr().out
+    idm = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
+    fdm = AutoForwardDynamicsModel.from_pretrained(tmp_path / "lam" / "fdm")
+    assert (idm.config.image_size, idm.config.hidden_size, fdm.config.hidden_size) == (SIZE, 16, 8)
+    history = json.loads((tmp_path / "lam" / "history.json").read_text())
+    assert [step for step, _ in history["loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in history["validation/error_vs_copy"]] == [2, 4]
+    assert len(list((tmp_path / "lam" / "validation").glob("step_*.png"))) == 2
+    state = json.loads((tmp_path / "lam" / "checkpoint-4" / "training_state.json").read_text())
+    assert (state["config"]["learning_rate"], state["config"]["ema_decay"]) == (3e-4, 0.5)
+
+    shutil.rmtree(tmp_path / "lam" / "checkpoint-4")
+    shutil.rmtree(tmp_path / "lam" / "idm")
+    assert example.main(lam_arguments(videos, tmp_path / "lam", "--resume", *validating)) == 0
+    again = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
+    for left, right in zip(idm.parameters(), again.parameters(), strict=True):
+        assert torch.equal(left, right)
+    assert json.loads((tmp_path / "lam" / "history.json").read_text()) == history
+
+
+@pytest.mark.parametrize(
+    ("more", "message"),
+    [
+        (["--kind", "uniskil-light"], "unknown kind .* did you mean 'uniskill-light'"),
+        (["--stride-seconds", "3"], "none of the 4 episodes has a pair of frames 30 frames apart"),
+        (["validate_every=1"], "validate_every=1, but there is nothing held out"),
+        (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
+        (["max_step=3"], "did you mean 'max_steps'"),
+        (["--held-out", "1"], "held_out_fraction: got 1"),
+    ],
+)
+def test_train_lam_names_what_is_wrong(videos: Path, tmp_path: Path, more: list[str], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        load("train_lam").main(lam_arguments(videos, tmp_path, *more))
+    assert not (tmp_path / "history.json").exists()

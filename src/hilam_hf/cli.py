@@ -127,7 +127,7 @@ def record(
 @app.command()
 def extract(
     videos: Annotated[Path, typer.Argument(help="Folder of videos, with or without metadata.jsonl.")],
-    model: Annotated[str, typer.Option(help="Inverse dynamics model: Hub id or folder.")],
+    model: Annotated[str, typer.Option(help="Latent action model, or its inverse dynamics model: Hub id or folder.")],
     out: Out,
     stride: Stride = None,
     stride_seconds: StrideSeconds = None,
@@ -137,13 +137,14 @@ def extract(
 ) -> None:
     """Turn a folder of videos into a corpus of latent actions.
 
-    [bold]Example:[/bold] hilam extract videos --model hilam-demo/lam/idm --stride 5 --out latent-actions
+    [bold]Example:[/bold] hilam extract videos --model hilam-demo/lam --stride 5 --out latent-actions
     """
     from .data.episodes import scan_videos
     from .data.extraction import extract_latent_actions
-    from .models.auto import AutoInverseDynamicsModel
+    from .models.auto import load_latent_action_model
 
-    idm = _load(AutoInverseDynamicsModel, model, device)
+    idm: Any = load_latent_action_model(model)[0]
+    idm.to(_device(device))
     folder = scan_videos(videos)
     result = extract_latent_actions(
         idm,
@@ -158,6 +159,37 @@ def extract(
     )
     _list_rejected([*folder.rejected, *result.rejected])
     print(f"{result.info.num_latents} latent actions of {result.info.num_episodes} videos in {out}")
+
+
+@app.command(name="lam-report")
+def lam_report(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, or what `hilam record` wrote.")],
+    model: Annotated[str, typer.Option(help="Latent action model: Hub id or folder.")],
+    out: Out,
+    stride: Stride = None,
+    stride_seconds: StrideSeconds = None,
+    max_pairs: Annotated[int, typer.Option(help="The most pairs of frames that are encoded.")] = 2000,
+    max_decoded_pairs: Annotated[
+        int, typer.Option(help="The most that are decoded; a diffusion model may take seconds each.")
+    ] = 512,
+    seed: Annotated[int, typer.Option(help="Seed of what is sampled.")] = 0,
+    device: Device = "auto",
+) -> None:
+    """Say whether a latent action model is any good: errors, use of latents, transfer pictures, warnings.
+
+    [bold]Example:[/bold] hilam lam-report videos --model lam --stride-seconds 0.6 --out lam-report
+    """
+    from .evaluation.lam import LamReportOptions, write_lam_report
+
+    options = LamReportOptions(
+        stride=stride,
+        stride_seconds=stride_seconds,
+        max_pairs=max_pairs,
+        max_decoded_pairs=max_decoded_pairs,
+        seed=seed,
+    )
+    report = write_lam_report(model, videos, out, options, device=_device(device))
+    print(report.text())
 
 
 @app.command()
@@ -247,37 +279,50 @@ def train_lam_command(
     out: Out,
     overrides: Overrides = None,
     config: ConfigFile = None,
+    kind: Annotated[
+        str, typer.Option(help="Kind of model: uniskill, uniskill-light, lapa or feature-difference.")
+    ] = "uniskill-light",
     stride: Stride = None,
     stride_seconds: StrideSeconds = None,
-    image_size: Annotated[int, typer.Option(help="Side of the frames that the models see.")] = 64,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the frames that the models see; otherwise the kind's.")
+    ] = None,
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option("--model-option", help="KEY=VALUE of a model's configuration: idm.hidden_size=96."),
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Fraction of the videos to validate on, with validate_every=N.")] = 0,
     resume: Resume = False,
 ) -> None:
     """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
 
-    [bold]Example:[/bold] hilam train lam videos --stride 5 --out lam max_steps=2000
+    [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
     """
     from .data.episodes import scan_videos
-    from .data.frames import FramePairDataset
-    from .models.uniskill import (
-        RegressionFDM,
-        RegressionFDMConfig,
-        UniSkillIDM,
-        UniSkillIDMConfig,
-        UniSkillImageProcessorPil,
-    )
     from .training import TrainingConfig, load_config
     from .training.lam import train_lam
+    from .training.lam_data import frame_pairs, lam_episodes
+    from .training.lam_models import image_processor, new_latent_action_model, parse_model_options
 
     options = load_config(TrainingConfig, config, overrides or ())
     folder = scan_videos(videos)
     _list_rejected(folder.rejected)
-    pairs = FramePairDataset(folder.episodes, image_size, stride=stride, stride_seconds=stride_seconds)
-    with _seeded(options.seed):
-        idm = UniSkillIDM(UniSkillIDMConfig(image_size=image_size))
-        fdm = RegressionFDM(RegressionFDMConfig(image_size=image_size))
-    processor = UniSkillImageProcessorPil(size={"height": image_size, "width": image_size})
-    train_lam(idm, fdm, pairs, options, output_dir=out, processor=processor, resume=resume)
-    print(f"models in {out}/idm and {out}/fdm")
+    strides: dict[str, Any] = {"stride": stride, "stride_seconds": stride_seconds}
+    training, held_out_videos = lam_episodes(folder.episodes, **strides, held_out_fraction=held_out, seed=options.seed)
+    idm, fdm = new_latent_action_model(
+        kind, image_size=image_size, options=parse_model_options(model_options or ()), seed=options.seed
+    )
+    train_lam(
+        idm,
+        fdm,
+        frame_pairs(training, idm, fdm, **strides),
+        options,
+        output_dir=out,
+        held_out=frame_pairs(held_out_videos, idm, fdm, **strides, cache_bytes=0) if held_out_videos else None,
+        processor=image_processor(idm),
+        resume=resume,
+    )
+    print(f"{kind} model in {out}")
 
 
 @train_app.command("hilam")
@@ -308,14 +353,14 @@ def train_hilam_command(
     """
     from .data.corpora import CorpusInfo, load_corpus
     from .data.frame_store import FrameStore, VideoSource
-    from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
+    from .models.auto import AutoForwardDynamicsModel, load_latent_action_model
     from .training import TrainingConfig, load_config
     from .training.hilam import new_hilam, parse_model_options, train_hilam
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
     with _seeded(options.seed):
-        own = None if idm is None else AutoInverseDynamicsModel.from_pretrained(idm)
+        own = None if idm is None else load_latent_action_model(idm)[0]
         model = new_hilam(info, preset, idm=own, **parse_model_options(model_options or ()))
     rows, forward_dynamics, frames = load_corpus(corpus), None, None
     if (fdm is None) != (videos is None):
@@ -358,7 +403,7 @@ def train_policy_command(
     if stage not in info.skill_dims:
         raise ValueError(f"{corpus} has no skills of stage {stage}; it has those of {sorted(info.skill_dims)}")
     rows, folder = load_corpus(corpus), scan_videos(videos)
-    dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, camera=camera)
+    dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, info=info, camera=camera)
     trunk = {"cameras": [camera], "image_size": image_size}
     with _seeded(options.seed):
         policy = HierarchicalPolicy(
@@ -366,7 +411,7 @@ def train_policy_command(
                 high_config=dict(trunk),
                 low_config=dict(trunk),
                 skill_dim=info.skill_dims[stage],
-                latent_dim=info.latent_dim,
+                latent_dim=info.vector_dim,
                 stage=stage,
             )
         )

@@ -186,7 +186,7 @@ def test_codes_are_whole_numbers_and_their_vectors_in_the_card(tmp_path: Path) -
 def test_what_is_no_code_is_refused(tmp_path: Path, wrong: float) -> None:
     row = {"id": "a", "fps": 10.0, "num_frames": 2, "latent_actions": [[0.0, wrong]]}
     info = CorpusInfo(model="org/lapa", latent_dim=2, stride=1, codebook=CODEBOOK)
-    with pytest.raises(ValueError, match="episode 'a': latent_actions: .* expected codes from 0 to 2"):
+    with pytest.raises(ValueError, match=r"episode 'a': latent_actions: .* expected codes from 0 to 2"):
         write_latent_action_corpus(tmp_path / "corpus", [row], info=info)
 
 

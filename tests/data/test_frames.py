@@ -6,6 +6,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hilam_hf.data import FramePairDataset, VideoError, load_episode_frames, scan_videos, to_float, write_video
+from hilam_hf.video import VideoReader
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 
@@ -43,6 +44,42 @@ def test_memory_budget_decides(episodes) -> None:
     assert FramePairDataset(episodes, 16, stride=1, cache_bytes=needed, progress=False).store.in_memory
     store = FramePairDataset(episodes, 16, stride=1, cache_bytes=needed - 1, progress=False).store
     assert not store.in_memory and store.num_bytes == needed
+
+
+@pytest.mark.parametrize("cache_bytes", [10**9, 0])
+def test_a_second_size_comes_from_the_same_decoded_frames(
+    tmp_path: Path, cache_bytes: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a", "b"):
+        # Noise, since plain frames are the same however often they are resized.
+        write_video(tmp_path / f"{name}.mp4", torch.randint(256, (6, 3, 48, 64), dtype=torch.uint8), 10)
+    episodes = scan_videos(tmp_path, progress=False).episodes
+    both = FramePairDataset(episodes, 16, idm_size=(24, 12), stride=2, cache_bytes=cache_bytes, progress=False)
+    second = FramePairDataset(episodes, (24, 12), stride=2, cache_bytes=cache_bytes, progress=False)
+    first = FramePairDataset(episodes, 16, stride=2, cache_bytes=cache_bytes, progress=False)
+    asked: list[list[int]] = []
+    decode = VideoReader._decode
+    monkeypatch.setattr(VideoReader, "_decode", lambda self, batch: (asked.append(batch), decode(self, batch))[1])
+    item = both[5]
+    assert asked == ([] if cache_bytes else [[1, 3]])
+    for name in ("frames", "next_frames"):
+        assert item[f"idm_{name}"].shape == (3, 24, 12) and item[f"idm_{name}"].dtype == torch.uint8
+        assert torch.equal(item[name], first[5][name])
+        assert torch.equal(item[f"idm_{name}"], second[5][name])
+
+
+def test_a_second_size_counts_to_the_memory_budget(episodes) -> None:
+    needed = (6 + 9) * 3 * (16 * 16 + 8 * 8)
+    options = {"idm_size": 8, "stride": 1, "progress": False}
+    assert FramePairDataset(episodes, 16, cache_bytes=needed, **options).store.in_memory
+    store = FramePairDataset(episodes, 16, cache_bytes=needed - 1, **options).store
+    assert not store.in_memory and store.num_bytes == needed
+
+
+def test_an_equal_second_size_is_left_out(episodes) -> None:
+    dataset = FramePairDataset(episodes, 16, idm_size=(16, 16), stride=1, progress=False)
+    assert set(dataset[0]) == {"frames", "next_frames", "episode", "index"}
+    assert dataset.store.num_bytes == (6 + 9) * 3 * 16 * 16
 
 
 def test_few_open_files(tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -36,6 +36,10 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("max_steps", "looks like key=value"),
         ("max_steps=0", "max_steps must be at least 1, got 0"),
         ("learning_rate=-1", "learning_rate must be above 0"),
+        ("ema_decay=1", r"ema_decay must be above 0 and below 1, .* got 1\.0"),
+        ("ema_decay=0", r"ema_decay must be above 0 and below 1"),
+        ("ema_decay=slow", "'ema_decay' must be float, got 'slow'"),
+        ("validate_every=-1", "validate_every must not be negative"),
     ],
 )
 def test_bad_options_are_named(override: str, message: str) -> None:

@@ -1,4 +1,4 @@
-"""Frames of many videos at one size, from memory where they fit and from the files where they do not.
+"""Frames of many videos at one or more sizes, from memory where they fit and from the files where they do not.
 
 Shapes: E episodes, T frames of an episode, N frames asked for, C = 3 channels, H height, W width.
 """
@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from ..video import VideoError, VideoReader, image_size
+from ..video import VideoError, VideoReader, image_size, resize_frames
 
 DEFAULT_CACHE_BYTES = 2 * 1024**3
 """Memory that decoded frames may take before they are read from the files instead."""
@@ -34,19 +34,20 @@ class VideoSource:
 class FrameStore:
     """Random access to resized frames.
 
-    When all frames fit into `cache_bytes` they are decoded once, here, into one uint8 tensor, which DataLoader workers
-    share. Otherwise each process keeps a few files open and decodes what is asked for.
+    When all frames fit into `cache_bytes` they are decoded once, here, into one uint8 tensor a size, which DataLoader
+    workers share. Otherwise each process keeps a few files open and decodes what is asked for, once for all sizes.
 
     Args:
         videos: The videos.
         size: Edge length or (height, width) of the frames.
+        other_sizes: Further sizes, each resized from the video's own frames; they count to the memory budget.
         cache_bytes: Memory budget in bytes; 0 always reads from the files.
         num_workers: Threads that fill the memory.
         progress: Show a progress bar while it fills.
 
     Attributes:
         in_memory: Whether frames come from memory.
-        num_bytes: What all frames take, decoded.
+        num_bytes: What all frames take, decoded, at all sizes.
 
     Raises:
         VideoError: A video cannot be decoded, or no longer has the number of frames it had.
@@ -57,16 +58,18 @@ class FrameStore:
         videos: Sequence[VideoSource],
         size: int | tuple[int, int],
         *,
+        other_sizes: Sequence[int | tuple[int, int]] = (),
         cache_bytes: int = DEFAULT_CACHE_BYTES,
         num_workers: int = 2,
         progress: bool = True,
     ) -> None:
         self.videos = list(videos)
-        self.frame_shape = (3, *image_size(size))
-        self.num_bytes = sum(video.num_frames for video in self.videos) * torch.Size(self.frame_shape).numel()
+        self.sizes = [image_size(each) for each in (size, *other_sizes)]
+        frame_bytes = sum(3 * height * width for height, width in self.sizes)
+        self.num_bytes = sum(video.num_frames for video in self.videos) * frame_bytes
         self._readers: OrderedDict[int, VideoReader] = OrderedDict()
         self._starts = _starts([video.num_frames for video in self.videos])
-        self._cache: Tensor | None = None
+        self._cache: list[Tensor] | None = None
         if self.num_bytes <= cache_bytes:
             self._cache = self._decode_all(num_workers, progress)
 
@@ -75,7 +78,7 @@ class FrameStore:
         return self._cache is not None
 
     def read(self, episode: int, indices: Iterable[int]) -> Tensor:
-        """Frames of one episode.
+        """Frames of one episode at the first size.
 
         Args:
             episode: Row in `videos`.
@@ -88,14 +91,22 @@ class FrameStore:
             IndexError: A frame index is outside [0, T).
             VideoError: A frame cannot be decoded.
         """
+        return self.read_sizes(episode, indices)[0]
+
+    def read_sizes(self, episode: int, indices: Iterable[int]) -> list[Tensor]:
+        """Frames of one episode, decoded once, at every size: the same as `read`, one tensor a size."""
         if self._cache is None:
-            return self._reader(episode).read(indices)
+            return self._resized(self._reader(episode).read(indices))
         video = self.videos[episode]
         wanted = list(indices)
         wrong = next((index for index in wanted if not 0 <= index < video.num_frames), None)
         if wrong is not None:
             raise IndexError(f"{video.path}: frame index {wrong} is outside 0..{video.num_frames - 1}")
-        return self._cache[torch.tensor(wanted, dtype=torch.long) + self._starts[episode]]
+        rows = torch.tensor(wanted, dtype=torch.long) + self._starts[episode]
+        return [frames[rows] for frames in self._cache]
+
+    def _resized(self, frames: Tensor) -> list[Tensor]:
+        return [resize_frames(frames, size) for size in self.sizes]
 
     def _reader(self, episode: int) -> VideoReader:
         reader = self._readers.pop(episode, None) or self._open(episode)
@@ -106,7 +117,8 @@ class FrameStore:
 
     def _open(self, episode: int) -> VideoReader:
         video = self.videos[episode]
-        reader = VideoReader(video.path, self.frame_shape[1:])
+        # A reader resizes piece by piece; only where there are several sizes are frames kept at the video's own.
+        reader = VideoReader(video.path, self.sizes[0] if len(self.sizes) == 1 else None)
         if len(reader) != video.num_frames:
             raise VideoError.about(
                 video.path,
@@ -115,14 +127,15 @@ class FrameStore:
             )
         return reader
 
-    def _decode_all(self, num_workers: int, progress: bool) -> Tensor:
+    def _decode_all(self, num_workers: int, progress: bool) -> list[Tensor]:
         total = sum(video.num_frames for video in self.videos)
-        cache = torch.empty((total, *self.frame_shape), dtype=torch.uint8)
+        cache = [torch.empty((total, 3, *size), dtype=torch.uint8) for size in self.sizes]
 
         def decode(episode: int) -> None:
             start = self._starts[episode]
             for chunk in self._open(episode).chunks(64):
-                cache[start : start + len(chunk)] = chunk
+                for frames, resized in zip(cache, self._resized(chunk), strict=True):
+                    frames[start : start + len(chunk)] = resized
                 start += len(chunk)
 
         with ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool:

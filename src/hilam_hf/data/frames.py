@@ -14,35 +14,43 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from ..video import VideoReader
+from ..video import VideoReader, image_size
 from .episodes import Episode, resolve_stride
 from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
 
 logger = logging.getLogger(__name__)
 
 
-class FramePair(TypedDict):
-    """One item of `FramePairDataset`: frame t and frame t + k of an episode."""
-
+class _FramePair(TypedDict):
     frames: Tensor
     next_frames: Tensor
     episode: int
     index: int
 
 
+class FramePair(_FramePair, total=False):
+    """One item of `FramePairDataset`: frame t and frame t + k of an episode, where asked for at a second size, too."""
+
+    idm_frames: Tensor
+    idm_next_frames: Tensor
+
+
 class FramePairDataset(Dataset[FramePair]):
     """All pairs (frame t, frame t + k) of some episodes.
 
     An item is `{"frames": uint8 (C, H, W), "next_frames": uint8 (C, H, W), "episode": row in `episodes`, "index": t}`.
-    Items are ordered by episode, then by t. Frames are kept in memory when they fit into `cache_bytes`, and decoded as
-    they are asked for otherwise (by each DataLoader worker for itself).
+    Where the inverse dynamics model takes another size (`idm_size`), it also has `"idm_frames"` and `"idm_next_frames"`
+    at that size, resized from the same decoded frames. Items are ordered by episode, then by t. Frames are kept in
+    memory when they fit into `cache_bytes`, and decoded as they are asked for otherwise (by each DataLoader worker for
+    itself).
 
     Args:
         episodes: Episodes, of any sizes and rates.
         size: Edge length or (height, width) that frames are resized to (squashed, see `resize_frames`).
+        idm_size: The inverse dynamics model's size where it differs from `size`, which is the forward model's.
         stride: k in frames, the same for all episodes; or
         stride_seconds: k in seconds, which gives each episode its own k from its rate.
-        cache_bytes: Memory budget for decoded frames, in bytes; 0 always reads from the files.
+        cache_bytes: Memory budget for decoded frames, at both sizes, in bytes; 0 always reads from the files.
         num_workers: Threads that decode into memory.
         progress: Show a progress bar while decoding into memory.
 
@@ -65,6 +73,7 @@ class FramePairDataset(Dataset[FramePair]):
         episodes: Sequence[Episode],
         size: int | tuple[int, int],
         *,
+        idm_size: int | tuple[int, int] | None = None,
         stride: int | None = None,
         stride_seconds: float | None = None,
         cache_bytes: int = DEFAULT_CACHE_BYTES,
@@ -83,6 +92,7 @@ class FramePairDataset(Dataset[FramePair]):
         self.store = FrameStore(
             [VideoSource(episode.path, episode.num_frames) for episode in self.episodes],
             size,
+            other_sizes=[] if idm_size is None or image_size(idm_size) == image_size(size) else [idm_size],
             cache_bytes=cache_bytes,
             num_workers=num_workers,
             progress=progress,
@@ -96,8 +106,11 @@ class FramePairDataset(Dataset[FramePair]):
             raise IndexError(f"item {item} is outside 0..{len(self) - 1}")
         episode = bisect.bisect_right(self._ends, item)
         index = item - (self._ends[episode - 1] if episode else 0)
-        frame, next_frame = self.store.read(episode, [index, index + self.strides[episode]])
-        return {"frames": frame, "next_frames": next_frame, "episode": episode, "index": index}
+        frames, *idm_frames = self.store.read_sizes(episode, [index, index + self.strides[episode]])
+        pair: FramePair = {"frames": frames[0], "next_frames": frames[1], "episode": episode, "index": index}
+        for first, second in idm_frames:
+            pair["idm_frames"], pair["idm_next_frames"] = first, second
+        return pair
 
     def _report_short(self, num_pairs: int) -> None:
         if num_pairs == 0:

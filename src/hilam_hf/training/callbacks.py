@@ -20,7 +20,8 @@ class TrainingState:
         model: The model being trained, unwrapped.
         is_main_process: Whether this process may write and print.
         output_dir: Folder of the run, or None when nothing is written.
-        metrics: Latest logged means, by name; filled every `log_every` steps.
+        metrics: What was logged last, by name: means over the last `log_every` steps, what callbacks and validation
+            measured, or both.
     """
 
     step: int
@@ -37,11 +38,12 @@ class Callback:
     def on_train_begin(self, state: TrainingState) -> None:
         """Called once before the first step, after a checkpoint has been loaded."""
 
-    def on_step_end(self, state: TrainingState) -> None:
-        """Called after every optimiser step."""
+    def on_step_end(self, state: TrainingState) -> Mapping[str, float] | None:
+        """Called after every optimiser step, before the weights are averaged; may return metrics to be logged."""
+        return None
 
     def on_log(self, state: TrainingState) -> None:
-        """Called every `log_every` steps, with fresh `state.metrics`."""
+        """Called every `log_every` steps, and when something else was measured, with fresh `state.metrics`."""
 
     def on_train_end(self, state: TrainingState) -> None:
         """Called once at the end, also when training fails."""
@@ -60,6 +62,7 @@ class ProgressBar(Callback):
     def __init__(self, description: str):
         self.description = description
         self._bar: tqdm | None = None
+        self._shown: dict[str, str] = {}
 
     def on_train_begin(self, state: TrainingState) -> None:
         self._bar = tqdm(
@@ -76,8 +79,9 @@ class ProgressBar(Callback):
             self._bar.update()
 
     def on_log(self, state: TrainingState) -> None:
+        self._shown |= {name: f"{value:.4g}" for name, value in state.metrics.items() if "loss" in name}
         if self._bar is not None:
-            self._bar.set_postfix({name: f"{value:.4g}" for name, value in state.metrics.items() if "loss" in name})
+            self._bar.set_postfix(self._shown)
 
     def on_train_end(self, state: TrainingState) -> None:
         if self._bar is not None:

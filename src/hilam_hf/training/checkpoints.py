@@ -9,17 +9,24 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import Accelerator
+from safetensors import SafetensorError
 
 from .callbacks import Callback
 from .config import TrainingConfig
+from .ema import AveragedWeights
 
 STATE_FILE = "training_state.json"
 # Options that may change between a run and its continuation without changing what is computed.
-FREE_OPTIONS = {"log_every", "save_every", "keep_checkpoints", "tracker", "num_workers"}
+FREE_OPTIONS = {"log_every", "validate_every", "save_every", "keep_checkpoints", "tracker", "num_workers"}
 
 
 def save_checkpoint(
-    output_dir: Path, accelerator: Accelerator, config: TrainingConfig, step: int, callbacks: Sequence[Callback]
+    output_dir: Path,
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    step: int,
+    callbacks: Sequence[Callback],
+    average: AveragedWeights | None = None,
 ) -> Path:
     """Writes `output_dir/checkpoint-{step}` under a temporary name, renames it, then drops the oldest checkpoints.
 
@@ -34,9 +41,11 @@ def save_checkpoint(
     try:
         accelerator.save_state(str(partial), safe_serialization=True)
         if accelerator.is_main_process:
+            if average is not None:
+                average.save(partial)
             state = {"step": step, "config": dataclasses.asdict(config), "callbacks": _callback_states(callbacks)}
             (partial / STATE_FILE).write_text(json.dumps(state))
-    except OSError as error:
+    except (OSError, SafetensorError) as error:
         shutil.rmtree(partial, ignore_errors=True)
         raise OSError(
             f"cannot write the checkpoint {target}: {error}; free some space, then resume from the one before"
@@ -52,9 +61,13 @@ def save_checkpoint(
 
 
 def load_checkpoint(
-    checkpoint: Path, accelerator: Accelerator, config: TrainingConfig, callbacks: Sequence[Callback]
+    checkpoint: Path,
+    accelerator: Accelerator,
+    config: TrainingConfig,
+    callbacks: Sequence[Callback],
+    average: AveragedWeights | None = None,
 ) -> int:
-    """Puts model, optimiser, random states and callbacks back as they were; returns the step.
+    """Puts model, averaged weights, optimiser, random states and callbacks back as they were; returns the step.
 
     Raises:
         ValueError: If the checkpoint was made with other options, which would make the continuation another run.
@@ -67,6 +80,8 @@ def load_checkpoint(
                 "use the same option, or start afresh in another folder"
             )
     accelerator.load_state(str(checkpoint))
+    if average is not None:
+        average.load(checkpoint)
     for name, callback in _named(callbacks).items():
         if name in state["callbacks"]:
             callback.load_state_dict(state["callbacks"][name])

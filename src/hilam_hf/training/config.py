@@ -27,10 +27,15 @@ class TrainingConfig:
         weight_decay: AdamW's decoupled weight decay; biases, norms and other vectors are exempt.
         max_grad_norm: Gradients are scaled down to at most this global norm.
         gradient_accumulation_steps: Batches that make one optimiser step.
-        mixed_precision: "no", "fp16" or "bf16".
+        mixed_precision: "no", "fp16" or "bf16". A step whose gradients overflow in fp16 counts as a step, but changes
+            neither the weights nor their average; the metric `skipped_steps` is the fraction of such steps.
+        ema_decay: Decay of an exponential moving average of the weights, in (0, 1), such as 0.999; the trained model
+            then has the averaged weights. None: no average.
         seed: Seeds the order of the samples and every random draw of the model.
         num_workers: Processes that load samples; 0 loads in the training process.
         log_every: Steps between two entries of the history.
+        validate_every: Steps between two validations, with the averaged weights if there are any; the last step is
+            validated, too. 0: no validation. Only stages that are given held-out data can validate.
         save_every: Steps between two checkpoints; 0 saves none.
         keep_checkpoints: Number of latest checkpoints that are kept.
         tracker: Experiment tracker of accelerate ("tensorboard", "trackio", "wandb"), or None.
@@ -45,9 +50,11 @@ class TrainingConfig:
     max_grad_norm: float = 1.0
     gradient_accumulation_steps: int = 1
     mixed_precision: Literal["no", "fp16", "bf16"] = "no"
+    ema_decay: float | None = None
     seed: int = 0
     num_workers: int = 0
     log_every: int = 10
+    validate_every: int = 0
     save_every: int = 0
     keep_checkpoints: int = 2
     tracker: str | None = None
@@ -59,9 +66,13 @@ class TrainingConfig:
         for name in ("learning_rate", "max_grad_norm"):
             if getattr(self, name) <= 0:
                 raise ValueError(f"{name} must be above 0, got {getattr(self, name)}")
-        for name in ("warmup_steps", "weight_decay", "num_workers", "save_every"):
+        for name in ("warmup_steps", "weight_decay", "num_workers", "validate_every", "save_every"):
             if getattr(self, name) < 0:
                 raise ValueError(f"{name} must not be negative, got {getattr(self, name)}")
+        if self.ema_decay is not None and not 0 < self.ema_decay < 1:
+            raise ValueError(
+                f"ema_decay must be above 0 and below 1, such as 0.999, or null for no average, got {self.ema_decay}"
+            )
 
 
 def load_config(config_class: type[ConfigT], path: str | Path | None = None, overrides: Sequence[str] = ()) -> ConfigT:

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from accelerate import Accelerator, PartialState
-from accelerate.utils import set_seed
+from accelerate import Accelerator
+from accelerate.utils import DistributedType, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
@@ -17,12 +17,17 @@ from transformers.image_processing_utils import BaseImageProcessor
 from .callbacks import Callback, History, ProgressBar, TrainingState
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
 from .config import TrainingConfig
+from .ema import AveragedWeights
+from .processes import process_state
 from .sampler import ResumableBatchSampler
+from .validation import Validate, validating
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run leaves: the trained `model` (unwrapped), the number of `steps`, and the logged `history` by metric."""
+    """What a run leaves: the trained `model` (unwrapped; with `ema_decay` it has the averaged weights), the number of
+    `steps`, and the logged `history` by metric.
+    """
 
     model: nn.Module
     steps: int
@@ -38,6 +43,7 @@ def train(
     output_dir: str | Path | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
+    validate: Validate | None = None,
     description: str = "training",
 ) -> TrainingResult:
     """Trains `model` in place.
@@ -45,6 +51,9 @@ def train(
     `model(**batch)` must return an output with a scalar `loss`; its other scalars, and the entries of its vectors, are
     logged beside it. Launched with `accelerate launch`, the same call runs on many devices; `config.batch_size` is then
     the batch of one process.
+
+    With `config.ema_decay` the model ends with the average of its weights; those of the last step are in the last
+    checkpoint, if checkpoints are saved.
 
     Args:
         model: The model; parameters that don't require gradients stay as they are.
@@ -55,14 +64,22 @@ def train(
         resume: Continue from the latest checkpoint in `output_dir`, if there is one; the result equals that of an
             uninterrupted run bit for bit.
         callbacks: Callbacks besides the progress bar and the history.
+        validate: Measures the model on held-out data every `config.validate_every` steps: called in every process with
+            the model in evaluation mode, its averaged weights and random numbers of its own, none of which the run
+            notices. The metrics it returns are logged.
         description: Label of the progress bar.
 
     Raises:
-        ValueError: If checkpoints are asked for without an `output_dir`, nothing is trainable, a loss is not finite, or
-            a checkpoint belongs to another run.
+        ValueError: If checkpoints are asked for without an `output_dir`, validation without `validate`, averaging where
+            the weights are sharded, nothing is trainable, a loss is not finite, or a checkpoint belongs to another run.
     """
     if output_dir is None and (config.save_every or resume):
         raise ValueError("saving checkpoints (save_every) and resuming need an output_dir")
+    if config.validate_every and validate is None:
+        raise ValueError(
+            f"validate_every={config.validate_every}, but there is nothing held out to validate on; hold some episodes "
+            "out, or set validate_every=0"
+        )
     folder = Path(output_dir) if output_dir is not None else None
     accelerator = Accelerator(
         mixed_precision=config.mixed_precision,
@@ -76,9 +93,10 @@ def train(
 
     optimizer = make_optimizer(model, config)
     model, optimizer = accelerator.prepare(model, optimizer)
+    average = _make_average(model, config, accelerator)
     step = 0
     if resume and folder is not None and (checkpoint := latest_checkpoint(folder)) is not None:
-        step = load_checkpoint(checkpoint, accelerator, config, every_callback)
+        step = load_checkpoint(checkpoint, accelerator, config, every_callback, average)
     loader = _make_loader(dataset, config, collate_fn, accelerator, step)
 
     if accelerator.is_main_process and folder is not None:
@@ -93,15 +111,28 @@ def train(
         output_dir=folder,
         metrics={},
     )
+    run = _Run(
+        accelerator=accelerator,
+        model=model,
+        optimizer=optimizer,
+        config=config,
+        state=state,
+        callbacks=every_callback,
+        average=average,
+        validate=validate,
+        window=MetricWindow(),
+    )
     for callback in every_callback:
         callback.on_train_begin(state)
     try:
-        _run(accelerator, model, optimizer, loader, config, state, every_callback)
+        run.over(loader)
     finally:
         for callback in every_callback:
             callback.on_train_end(state)
         if config.tracker is not None:
             accelerator.end_training()
+    if average is not None:
+        average.copy_to_model()
     return TrainingResult(model=state.model, steps=state.step, history=history.entries)
 
 
@@ -112,7 +143,7 @@ def save_model(model: Any, folder: Path, processor: BaseImageProcessor | None = 
         OSError: If it can't be written, naming the folder.
     """
     model.eval()
-    state = PartialState()
+    state = process_state()
     if state.is_main_process:
         try:
             model.save_pretrained(folder)
@@ -123,50 +154,98 @@ def save_model(model: Any, folder: Path, processor: BaseImageProcessor | None = 
     state.wait_for_everyone()
 
 
-def _run(
-    accelerator: Accelerator,
-    model: nn.Module,
-    optimizer: torch.optim.Optimizer,
-    loader: DataLoader[Any],
-    config: TrainingConfig,
-    state: TrainingState,
-    callbacks: Sequence[Callback],
-) -> None:
-    model.train()
-    window = MetricWindow()
-    for batch in loader:
-        with accelerator.accumulate(model):
-            output = model(**batch)
-            accelerator.backward(output.loss)
-            if accelerator.sync_gradients:
-                window.add("grad_norm", accelerator.clip_grad_norm_(model.parameters(), config.max_grad_norm))
-            for group in optimizer.param_groups:
-                group["lr"] = config.learning_rate * learning_rate_factor(state.step, config)
-            optimizer.step()
-            optimizer.zero_grad()
-        for name, value in output.items():
-            if isinstance(value, Tensor) and value.ndim == 0:
-                window.add(name, value)
-            elif isinstance(value, Tensor) and value.ndim == 1:
-                for index, entry in enumerate(value):
-                    window.add(f"{name}/{index}", entry)
-        if not accelerator.sync_gradients:
-            continue
+@dataclass(kw_only=True)
+class _Run:
+    """The steps of a run, over a loader that starts where the state stands."""
+
+    accelerator: Accelerator
+    model: nn.Module
+    optimizer: Any
+    config: TrainingConfig
+    state: TrainingState
+    callbacks: Sequence[Callback]
+    average: AveragedWeights | None
+    validate: Validate | None
+    window: "MetricWindow"
+
+    def over(self, loader: DataLoader[Any]) -> None:
+        self.model.train()
+        for batch in loader:
+            self._learn(batch)
+            if self.accelerator.sync_gradients:
+                self._end_step()
+
+    def _learn(self, batch: Mapping[str, Any]) -> None:
+        """One batch: gradients, and an update of the weights where it completes a step."""
+        with self.accelerator.accumulate(self.model):
+            output = self.model(**batch)
+            self.accelerator.backward(output.loss)
+            norm = None
+            if self.accelerator.sync_gradients:
+                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
+            for group in self.optimizer.param_groups:
+                group["lr"] = self.config.learning_rate * learning_rate_factor(self.state.step, self.config)
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+        self.window.add_output(output)
+        # The norm of gradients that overflowed would make the mean of the window infinite.
+        if norm is not None and not self.optimizer.step_was_skipped:
+            self.window.add("grad_norm", norm)
+
+    def _end_step(self) -> None:
+        state, config = self.state, self.config
+        skipped = self.optimizer.step_was_skipped
+        if config.mixed_precision == "fp16":
+            self.window.add("skipped_steps", torch.tensor(float(skipped), device=self.accelerator.device))
         state.step += 1
-        for callback in callbacks:
-            callback.on_step_end(state)
-        if state.step % config.log_every == 0 or state.step == config.max_steps:
-            state.metrics = window.means(accelerator)
-            if not math.isfinite(state.metrics["loss"]):
-                raise ValueError(
-                    f"the loss is {state.metrics['loss']} at step {state.step}; lower learning_rate or check the data"
-                )
-            for callback in callbacks:
-                callback.on_log(state)
-            if config.tracker is not None:
-                accelerator.log(state.metrics, step=state.step)
+        measured: dict[str, float] = {}
+        for callback in self.callbacks:
+            measured.update(callback.on_step_end(state) or {})
+        if self.average is not None and not skipped:
+            self.average.update()
+        if self._is_due(config.log_every):
+            measured.update(self._window_means())
+        if config.validate_every and self._is_due(config.validate_every):
+            measured.update(self._validate())
+        if measured:
+            self._log(measured)
         if config.save_every and state.step % config.save_every == 0 and state.output_dir is not None:
-            save_checkpoint(state.output_dir, accelerator, config, state.step, callbacks)
+            save_checkpoint(state.output_dir, self.accelerator, config, state.step, self.callbacks, self.average)
+
+    def _is_due(self, every: int) -> bool:
+        return self.state.step % every == 0 or self.state.step == self.config.max_steps
+
+    def _window_means(self) -> dict[str, float]:
+        means = self.window.means(self.accelerator)
+        if not math.isfinite(means["loss"]):
+            raise ValueError(
+                f"the loss is {means['loss']} at step {self.state.step}; lower learning_rate or check the data"
+            )
+        return means
+
+    def _validate(self) -> Mapping[str, float]:
+        assert self.validate is not None
+        state = self.state
+        with validating(state.model, self.average, device=self.accelerator.device, seed=self.config.seed):
+            return self.validate(state)
+
+    def _log(self, metrics: dict[str, float]) -> None:
+        self.state.metrics = metrics
+        for callback in self.callbacks:
+            callback.on_log(self.state)
+        if self.config.tracker is not None:
+            self.accelerator.log(metrics, step=self.state.step)
+
+
+def _make_average(model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> AveragedWeights | None:
+    if config.ema_decay is None:
+        return None
+    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
+        raise ValueError(
+            f"ema_decay={config.ema_decay} averages whole weights, but {accelerator.distributed_type.value} shards "
+            "them; set ema_decay=null, or launch without sharding"
+        )
+    return AveragedWeights(accelerator.unwrap_model(model), config.ema_decay)
 
 
 def _make_loader(
@@ -225,6 +304,15 @@ class MetricWindow:
     def __init__(self) -> None:
         self._sums: dict[str, Tensor] = {}
         self._counts: dict[str, int] = {}
+
+    def add_output(self, output: Mapping[str, Any]) -> None:
+        """Adds the scalars of a model's output and the entries of its vectors."""
+        for name, value in output.items():
+            if isinstance(value, Tensor) and value.ndim == 0:
+                self.add(name, value)
+            elif isinstance(value, Tensor) and value.ndim == 1:
+                for index, entry in enumerate(value):
+                    self.add(f"{name}/{index}", entry)
 
     def add(self, name: str, value: Tensor) -> None:
         self._sums[name] = self._sums.get(name, 0) + value.detach().float()

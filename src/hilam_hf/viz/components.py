@@ -4,10 +4,38 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeAlias
 
 from .page import Html, tag
 from .text import number, value_text, words
+
+# The number, what it is, and what it is held against.
+Tile: TypeAlias = tuple[str, str, str]
+
+
+def page_header(title: str, summary: str, tiles: Sequence[Tile], contents: Sequence[tuple[str, str]]) -> Html:
+    """The top of a report's page.
+
+    Args:
+        title: Its title.
+        summary: What came out; paragraphs are set apart by an empty line.
+        tiles: The numbers to remember, each with what it is and what it is measured against.
+        contents: Id and title of each section.
+    """
+    links = (tag("li", tag("a", text, href=f"#{name}")) for name, text in contents)
+    return tag(
+        "header",
+        tag("p", "hilam-hf", class_="overline"),
+        tag("h1", title),
+        (tag("p", paragraph, class_="lead") for paragraph in summary.split("\n\n") if paragraph.strip()),
+        tag("dl", (_tile(*tile) for tile in tiles), class_="tiles"),
+        tag("nav", tag("ul", links), aria_label="Contents"),
+    )
+
+
+def _tile(value: str, label: str, note: str) -> Html:
+    small = tag("dd", note, class_="small") if note else None
+    return tag("div", tag("dt", label), tag("dd", value), small, class_="tile")
 
 
 def comparison(name: str, ours: tuple[str, Any], reference: tuple[str, Any]) -> Html:

@@ -83,7 +83,7 @@ def plot_next_frames(
     ]
     note = f"difference \N{MULTIPLICATION SIGN}{factor:g}"
     rows += [(label, note, (difference * factor).clamp(0, 1)) for label, difference in differences.items()]
-    return _draw_grid(rows, error_lines, titles)
+    return draw_grid(rows, error_lines, titles)
 
 
 def amplification(differences: Sequence[torch.Tensor]) -> int:
@@ -128,7 +128,7 @@ def _error_lines(
     return lines
 
 
-def _draw_grid(
+def draw_grid(
     rows: list[tuple[str, str, torch.Tensor]], error_lines: dict[str, list[float]], titles: Sequence[str] | None
 ) -> Figure:
     num_examples, _, height, width = rows[0][2].shape

@@ -14,10 +14,10 @@ from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
-from .components import nested_table, table
+from .components import Tile, nested_table, page_header, table
 from .page import Child, Html, data_uri, page, read_picture, tag, write_page, zoomable_figure
 from .schema import REPORT, SECTIONS, check_report
-from .sections import SECTION_PAGES, TILES, Tile
+from .sections import SECTION_PAGES, TILES
 from .text import aim_text, in_words
 
 INLINE_VIDEO_BYTES = 20_000_000
@@ -89,34 +89,8 @@ def write_report(
 
 
 def _header(report: Mapping[str, Any], contents: list[tuple[str, str]]) -> Html:
-    links = (tag("li", tag("a", title, href=f"#{name}")) for name, title in contents)
-    return tag(
-        "header",
-        tag("p", "hilam-hf", class_="overline"),
-        tag("h1", report["title"]),
-        (tag("p", paragraph, class_="lead") for paragraph in report["summary"].split("\n\n") if paragraph.strip()),
-        _tiles(report),
-        tag("nav", tag("ul", links), aria_label="Contents"),
-    )
-
-
-def _tiles(report: Mapping[str, Any]) -> Html:
-    """The numbers to remember, each with what it is and what it is measured against."""
     tiles = [tile for name, make in TILES.items() if name in report for tile in make(report[name])]
-    return tag(
-        "dl",
-        (
-            tag(
-                "div",
-                tag("dt", label),
-                tag("dd", value),
-                tag("dd", note, class_="small") if note else None,
-                class_="tile",
-            )
-            for value, label, note in [*tiles, _aims_tile(report["aims"])]
-        ),
-        class_="tiles",
-    )
+    return page_header(report["title"], report["summary"], [*tiles, _aims_tile(report["aims"])], contents)
 
 
 def _aims_tile(aims: Sequence[Mapping[str, Any]]) -> Tile:

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, TypeAlias
+from typing import Any
 
-from .components import bar, comparison, fact_table, flatten, table
+from .components import Tile, bar, comparison, fact_table, flatten, table
 from .page import Child, Html, tag
 from .schema import ARMS, SECTIONS
 from .text import count, duration, lower_by, number, percent
-
-# The number, what it is, and what it is held against.
-Tile: TypeAlias = tuple[str, str, str]
 
 ARM_NAMES = dict(zip(ARMS, ("with pretraining", "without pretraining"), strict=True))
 
