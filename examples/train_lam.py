@@ -17,20 +17,10 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
-from hilam_hf.data.episodes import scan_videos
 from hilam_hf.training import TrainingConfig, load_config
-from hilam_hf.training.lam import train_lam
-from hilam_hf.training.lam_data import frame_pairs, lam_episodes
-from hilam_hf.training.lam_models import (
-    DEFAULT_KIND,
-    LATENT_ACTION_KINDS,
-    image_processor,
-    new_latent_action_model,
-    parse_model_options,
-)
+from hilam_hf.training.lam_models import DEFAULT_KIND, LATENT_ACTION_KINDS, parse_model_options
+from hilam_hf.training.lam_runs import DEFAULT_STRIDE_SECONDS, train_lam_on_videos
 from hilam_hf.training.processes import process_state
-
-STRIDE_SECONDS = 0.6
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -50,7 +40,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     )
     stride = parser.add_mutually_exclusive_group()
     stride.add_argument("--stride", type=int, help="k, frames between the two frames of a latent action")
-    stride.add_argument("--stride-seconds", type=float, help=f"the same in seconds; otherwise {STRIDE_SECONDS}")
+    stride.add_argument("--stride-seconds", type=float, help=f"the same in seconds; otherwise {DEFAULT_STRIDE_SECONDS}")
     parser.add_argument("--held-out", type=float, default=0.0, help="fraction of the videos to validate on")
     parser.add_argument("--config", type=Path, help="YAML file with training options")
     parser.add_argument("--resume", action="store_true", help="go on from the latest checkpoint in --out")
@@ -58,46 +48,27 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     return parser.parse_intermixed_args(arguments)
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    config = load_config(TrainingConfig, options.config, options.overrides)
-    is_main = process_state().is_main_process
-    if options.stride is None and options.stride_seconds is None:
-        options.stride_seconds = STRIDE_SECONDS
-    strides = {"stride": options.stride, "stride_seconds": options.stride_seconds}
-
-    folder = scan_videos(options.videos, progress=is_main)
-    if is_main:
-        for video in folder.rejected:
-            logging.warning("set aside: %s: %s", video.path, video.reason)
-    training, held_out = lam_episodes(
-        folder.episodes, **strides, held_out_fraction=options.held_out, seed=config.seed, corpus=options.corpus
-    )
-    idm, fdm = new_latent_action_model(
-        options.kind,
-        image_size=options.image_size,
-        options=parse_model_options(options.model_option),
-        seed=config.seed,
-    )
-    train_lam(
-        idm,
-        fdm,
-        frame_pairs(training, idm, fdm, **strides),
-        config,
+    train_lam_on_videos(
+        options.videos,
+        load_config(TrainingConfig, options.config, options.overrides),
         output_dir=options.out,
-        # A few pairs are looked at, so nothing is gained by decoding all of them.
-        held_out=frame_pairs(held_out, idm, fdm, **strides, cache_bytes=0) if held_out else None,
-        processor=image_processor(idm),
+        kind=options.kind,
+        image_size=options.image_size,
+        model_options=parse_model_options(options.model_option),
+        stride=options.stride,
+        stride_seconds=options.stride_seconds,
+        held_out_fraction=options.held_out,
+        corpus=options.corpus,
         resume=options.resume,
     )
-    if is_main:
-        print(f"{options.kind} model in {options.out}")
-    return 0
+    process_state().print(f"{options.kind} model in {options.out}")
 
 
 if __name__ == "__main__":
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        sys.exit(main())
+        main()
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         sys.exit(f"train_lam: {error}")

@@ -118,7 +118,7 @@ def test_train_lam_trains_validates_and_resumes(
     config = tmp_path / "training.yaml"
     config.write_text("learning_rate: 3e-4\nvalidate_every: 2\n")
     validating = ["--config", str(config), "--held-out", "0.25"]
-    assert example.main(lam_arguments(videos, tmp_path / "lam", *validating)) == 0
+    example.main(lam_arguments(videos, tmp_path / "lam", *validating))
     assert f"uniskill-light model in {tmp_path / 'lam'}" in capsys.readouterr().out
     idm = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
     fdm = AutoForwardDynamicsModel.from_pretrained(tmp_path / "lam" / "fdm")
@@ -132,7 +132,7 @@ def test_train_lam_trains_validates_and_resumes(
 
     shutil.rmtree(tmp_path / "lam" / "checkpoint-4")
     shutil.rmtree(tmp_path / "lam" / "idm")
-    assert example.main(lam_arguments(videos, tmp_path / "lam", "--resume", *validating)) == 0
+    example.main(lam_arguments(videos, tmp_path / "lam", "--resume", *validating))
     again = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
     for left, right in zip(idm.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)

@@ -292,34 +292,32 @@ def train_lam_command(
         typer.Option("--model-option", help="KEY=VALUE of a model's configuration: idm.hidden_size=96."),
     ] = None,
     held_out: Annotated[float, typer.Option(help="Fraction of the videos to validate on, with validate_every=N.")] = 0,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus made from these videos (folder or Hub id): use its episodes alone.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
 
+    The two frames of a pair lie 0.6 seconds apart unless a stride is given.
+
     [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
     """
-    from .data.episodes import scan_videos
     from .training import TrainingConfig, load_config
-    from .training.lam import train_lam
-    from .training.lam_data import frame_pairs, lam_episodes
-    from .training.lam_models import image_processor, new_latent_action_model, parse_model_options
+    from .training.lam_models import parse_model_options
+    from .training.lam_runs import train_lam_on_videos
 
-    options = load_config(TrainingConfig, config, overrides or ())
-    folder = scan_videos(videos)
-    _list_rejected(folder.rejected)
-    strides: dict[str, Any] = {"stride": stride, "stride_seconds": stride_seconds}
-    training, held_out_videos = lam_episodes(folder.episodes, **strides, held_out_fraction=held_out, seed=options.seed)
-    idm, fdm = new_latent_action_model(
-        kind, image_size=image_size, options=parse_model_options(model_options or ()), seed=options.seed
-    )
-    train_lam(
-        idm,
-        fdm,
-        frame_pairs(training, idm, fdm, **strides),
-        options,
+    train_lam_on_videos(
+        videos,
+        load_config(TrainingConfig, config, overrides or ()),
         output_dir=out,
-        held_out=frame_pairs(held_out_videos, idm, fdm, **strides, cache_bytes=0) if held_out_videos else None,
-        processor=image_processor(idm),
+        kind=kind,
+        image_size=image_size,
+        model_options=parse_model_options(model_options or ()),
+        stride=stride,
+        stride_seconds=stride_seconds,
+        held_out_fraction=held_out,
+        corpus=corpus,
         resume=resume,
     )
     print(f"{kind} model in {out}")
