@@ -172,7 +172,10 @@ def lam_report(
     max_decoded_pairs: Annotated[
         int, typer.Option(help="The most that are decoded; a diffusion model may take seconds each.")
     ] = 512,
-    seed: Annotated[int, typer.Option(help="Seed of what is sampled.")] = 0,
+    held_out: Annotated[
+        float, typer.Option(help="Look only at the videos that training with this --held-out and seed did not see.")
+    ] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of what is sampled, and of --held-out.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Say whether a latent action model is any good: errors, use of latents, transfer pictures, warnings.
@@ -187,6 +190,7 @@ def lam_report(
         max_pairs=max_pairs,
         max_decoded_pairs=max_decoded_pairs,
         seed=seed,
+        held_out_fraction=held_out,
     )
     report = write_lam_report(model, videos, out, options, device=_device(device))
     print(report.text())

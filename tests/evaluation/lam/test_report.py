@@ -1,5 +1,6 @@
 """The report from videos to files, on models whose faults are known."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -12,7 +13,9 @@ import torch
 from hilam_hf.data.demonstrations import DemonstrationWriter
 from hilam_hf.data.episodes import Episode, scan_videos
 from hilam_hf.evaluation.lam import report as module
+from hilam_hf.evaluation.lam.pairs import encode_pairs
 from hilam_hf.evaluation.lam.report import LamReport, LamReportOptions, lam_report, plain, write_lam_report
+from hilam_hf.training.lam_data import lam_episodes
 from tests.evaluation.lam.stand_ins import (
     BothModels,
     BrightnessFDM,
@@ -249,6 +252,17 @@ def test_plain_videos_say_that_there_is_no_probe(
     page = (tmp_path / "out" / "report.html").read_text()
     assert "Not measured: no actions or positions are known for these videos." in page
     assert "c.mp4" in page
+
+
+def test_only_the_videos_that_training_held_out_are_looked_at(tmp_path: Path) -> None:
+    # One too short for a pair counts in neither place.
+    episodes = scan_videos(walk_videos(tmp_path / "videos", [12, 2, 12, 12, 12, 12]), progress=False).episodes
+    _, expected = lam_episodes(episodes, stride=2, held_out_fraction=0.5, seed=3)
+    options = dataclasses.replace(OPTIONS, stride=2, held_out_fraction=0.5, seed=3)
+    report = lam_report(BrightnessIDM(), None, episodes, options)
+    assert report.num_videos == len(expected) == 2
+    kept = encode_pairs(BrightnessIDM(), expected, [2, 2], kept_size=None, max_pairs=100, max_kept=1, batch_size=4)
+    assert report.mean_change == pytest.approx(kept.changes.mean())
 
 
 def test_a_folder_without_usable_videos_or_a_model_that_is_not_there(tmp_path: Path) -> None:

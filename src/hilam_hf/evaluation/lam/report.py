@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos
+from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ...files import write_text
 from ...models.auto import load_latent_action_model
 from ...models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
@@ -56,6 +56,8 @@ class LamReportOptions:
         transfer_length: Latent actions applied one after another in each.
         batch_size: Pairs decoded, encoded and predicted at a time.
         seed: Fixes what is sampled: held-out videos, shuffling, models that sample, intervals.
+        held_out_fraction: Above 0, only the videos that training with this fraction, this seed and this stride has held
+            out.
     """
 
     stride: int | None = None
@@ -67,6 +69,7 @@ class LamReportOptions:
     transfer_length: int = 6
     batch_size: int = 32
     seed: int = 0
+    held_out_fraction: float = 0.0
 
     def __post_init__(self) -> None:
         resolve_stride(1.0, frames=self.stride, seconds=self.stride_seconds)
@@ -320,22 +323,27 @@ def _with_pairs(
 ) -> tuple[list[Episode], list[int], list[RejectedVideo]]:
     """Episodes with a pair, their strides, and those that are too short for one."""
     usable: list[Episode] = []
-    strides: list[int] = []
     short: list[RejectedVideo] = []
     for episode in episodes:
-        k = resolve_stride(episode.fps, frames=options.stride, seconds=options.stride_seconds)
+        k = _stride(episode, options)
         if episode.num_frames > k:
             usable.append(episode)
-            strides.append(k)
         else:
             reason = f"it holds {episode.num_frames} frames; a latent action spans {k}: use a smaller stride"
             short.append(RejectedVideo(episode.path, reason))
     if not usable:
         first = f"; the first: {short[0].path}: {short[0].reason}" if short else ""
         raise ValueError(f"none of the {len(episodes)} videos has a pair of frames at this stride{first}")
+    if options.held_out_fraction:
+        _, usable = split_episodes(usable, options.held_out_fraction, options.seed)
+    strides = [_stride(episode, options) for episode in usable]
     if sum(episode.num_frames - k for episode, k in zip(usable, strides, strict=True)) < 2:
         raise ValueError("the videos have one pair of frames at this stride; use a smaller stride or more videos")
     return usable, strides, short
+
+
+def _stride(episode: Episode, options: LamReportOptions) -> int:
+    return resolve_stride(episode.fps, frames=options.stride, seconds=options.stride_seconds)
 
 
 def _pictures(
