@@ -59,9 +59,10 @@ class PositionBias(nn.Module):
     def forward(self) -> Tensor:
         """(H, h w, h w) biases of each query patch (second axis) towards each key patch."""
         weight = self.mlp[0].weight
-        offsets = torch.arange(1 - self.side, self.side, device=weight.device)
+        exact = torch.promote_types(weight.dtype, torch.float32)
+        offsets = torch.arange(1 - self.side, self.side, device=weight.device, dtype=exact)
         pairs = torch.stack(torch.meshgrid(offsets, offsets, indexing="ij"), dim=-1)  # (2h - 1, 2w - 1, 2)
-        biases = self.mlp((pairs.sign() * pairs.abs().float().log1p()).to(weight.dtype))  # (2h - 1, 2w - 1, H)
+        biases = self.mlp((pairs.sign() * pairs.abs().log1p()).to(weight.dtype))  # (2h - 1, 2w - 1, H)
         places = torch.arange(self.side, device=weight.device)
         index = places[:, None] - places + self.side - 1
         biases = biases[index[:, None, :, None], index[None, :, None, :]]  # (h, w, h, w, H)
@@ -120,7 +121,7 @@ class Attention(nn.Module):
         query = self._heads(self.query(self.norm(tokens)))
         key, value = (self._heads(states) for states in self.key_value(source).chunk(2, dim=-1))
         if self.null_pairs is not None:
-            # Published order: key, value, key, value.
+            # Oddity that published weights depend on: keys and values of the null pairs lie in turns.
             null_key, null_value = (
                 self.null_pairs.to(key.dtype).expand(len(key), -1, -1, -1).unflatten(2, (-1, 2)).unbind(3)
             )
@@ -151,6 +152,7 @@ class FeedForward(nn.Module):
         self.down = nn.Linear(inner, width, bias=False)
 
     def forward(self, tokens: Tensor) -> Tensor:
+        # Published order: the gate is the second half.
         value, gate = self.up(self.norm(tokens)).chunk(2, dim=-1)
         return self.down(value * F.gelu(gate))
 

@@ -111,7 +111,7 @@ class LatentQuantizer(nn.Module):
 
     @torch.no_grad()
     def count_usage(self, codes: Tensor) -> None:
-        """Counts once each code that occurs in this forward pass, in any process."""
+        """Counts each code that occurs in this forward pass, in any process; once, as published, however often."""
         used = torch.zeros_like(self.codebook_usage)
         used[codes.flatten()] = 1
         if is_distributed():
