@@ -12,9 +12,12 @@ from types import ModuleType
 import numpy as np
 import pytest
 import torch
+from diffusers import AutoencoderKL
 
 from hilam_hf.data import DemonstrationWriter, write_video
 from hilam_hf.models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
+from hilam_hf.models.uniskill import UniSkillFDM
+from hilam_hf.video import VideoReader
 from tests.helpers import ROOT
 
 SIZE = 32
@@ -154,3 +157,23 @@ def test_train_lam_names_what_is_wrong(videos: Path, tmp_path: Path, more: list[
     with pytest.raises(ValueError, match=message):
         load("train_lam").main(lam_arguments(videos, tmp_path, *more))
     assert not (tmp_path / "history.json").exists()
+
+
+def test_an_image_editor_made_from_videos_is_one_that_uniskill_starts_from(videos: Path, tmp_path: Path) -> None:
+    steps = ["max_steps=2", "batch_size=2", "log_every=1"]
+    size = ["--image-size", str(SIZE), "--widths", "32", "32"]
+    load("make_image_editor").main(["--videos", str(videos), "--out", str(tmp_path / "editor"), *size, *steps])
+    editor = AutoencoderKL.from_pretrained(tmp_path / "editor", subfolder="vae")
+    frames = torch.stack([frame for path in sorted(videos.iterdir()) for frame in VideoReader(path).read([0, 9])])
+    with torch.no_grad():
+        latents = editor.encode(frames / 127.5 - 1).latent_dist.mean * editor.config.scaling_factor
+    assert latents.std().item() == pytest.approx(1, rel=0.2)
+
+    options = ["idm.preset=light", "idm.hidden_size=16", "idm.num_hidden_layers=1"]
+    options.append(f"fdm.image_editor={tmp_path / 'editor'}")
+    chosen = [part for option in options for part in ("--model-option", option)]
+    out, kind = ["--out", str(tmp_path / "lam")], ["--kind", "uniskill", "--image-size", str(SIZE)]
+    load("train_lam").main(["--videos", str(videos), *kind, *chosen, *out, *steps])
+    fdm = UniSkillFDM.from_pretrained(tmp_path / "lam" / "fdm")
+    torch.testing.assert_close(dict(fdm.vae.named_parameters()), dict(editor.named_parameters()))
+    assert fdm.config.image_size == SIZE

@@ -32,6 +32,13 @@ def test_uniskill_has_the_published_sizes_and_can_start_at_random() -> None:
     assert (idm.config.hidden_size, idm.config.num_hidden_layers, idm.config.latent_dim) == (256, 8, 64)
 
 
+def test_uniskill_may_be_smaller_and_then_starts_at_random() -> None:
+    idm, _ = new_latent_action_model("uniskill", options={"idm.preset": "small", **TINY_FDM})
+    assert (idm.config.image_size, idm.config.backbone_config.hidden_sizes[0], idm.config.depth_model) == (96, 16, None)
+    with pytest.raises(ValueError, match=r"'idm\.preset': 'small' starts at random; leave out 'idm\.resnet'"):
+        new_latent_action_model("uniskill", options={"idm.preset": "small", "idm.resnet": "x", **TINY_FDM})
+
+
 def test_the_forward_model_takes_the_inverse_models_width() -> None:
     idm, fdm = new_latent_action_model("uniskill-light", options={"idm.latent_dim": 9, "fdm.hidden_size": 8})
     assert (idm.config.latent_dim, fdm.config.latent_dim, fdm.config.hidden_size) == (9, 9, 8)

@@ -55,10 +55,10 @@ def new_latent_action_model(
     Args:
         kind: One of `LATENT_ACTION_KINDS`.
         image_size: Side in pixels of the frames that both models see. None: that of the kind.
-        options: Fields of the models' configurations, as `idm.FIELD` and `fdm.FIELD`, or `FIELD` alone for "lapa"; and
-            `idm.preset` ("published", "small" or "light") for "uniskill-light", `preset` ("published" or "tiny") for
-            "lapa", and `idm.resnet` and `fdm.image_editor`, the Hub ids or folders from which "uniskill" starts; None
-            for them starts at random.
+        options: Fields of the models' configurations, as `idm.FIELD` and `fdm.FIELD`, or `FIELD` alone for "lapa". Also
+            `idm.preset` ("published", "small" or "light") for both kinds of UniSkill, `preset` ("published" or "tiny")
+            for "lapa"; and `idm.resnet` and `fdm.image_editor`, the Hub ids or folders from which "uniskill" starts.
+            None for these two, and `idm.preset`, mean a random start.
         seed: Seed of the random weights. None: torch's own stream.
 
     Returns:
@@ -110,14 +110,17 @@ def parse_model_options(pairs: Sequence[str]) -> Options:
 
 
 def _uniskill(image_size: int | None, options: Options) -> Models:
-    idm_options = _fields(UniSkillIDMConfig, options, "idm.", image_size, extra=("resnet",))
+    idm_options = _fields(UniSkillIDMConfig, options, "idm.", image_size, extra=("resnet", "preset"))
     fdm_options = _fields(UniSkillFDMConfig, options, "fdm.", image_size, extra=("image_editor",))
     _none_left(options)
-    resnet = idm_options.pop("resnet", RESNET)
+    preset = idm_options.pop("preset", None)
+    resnet = idm_options.pop("resnet", RESNET if preset is None else None)
+    if preset is not None and resnet is not None:
+        raise ValueError(f"model option 'idm.preset': {preset!r} starts at random; leave out 'idm.resnet'")
     editor = fdm_options.pop("image_editor", IMAGE_EDITOR)
     with _naming("idm.resnet"):
         if resnet is None:
-            idm = UniSkillIDM(UniSkillIDMConfig(**idm_options))
+            idm = UniSkillIDM(UniSkillIDMConfig.preset(preset or "published", **idm_options))
         else:
             idm = UniSkillIDM.from_resnet(resnet, **idm_options)
     fdm_options.setdefault("latent_dim", idm.config.latent_dim)
