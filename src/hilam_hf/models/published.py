@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import PreTrainedModel
 
 _SHOWN = 5
 
@@ -86,6 +87,12 @@ def check_weights(weights: Mapping[str, Tensor], expected: Mapping[str, Tensor],
     found = [f"{len(names)} {kind}: {listed(names)}" for kind, names in problems.items() if names]
     if found:
         raise ValueError(f"checkpoint: its weights are not those of {model}; {'; '.join(found)}. {remedy}")
+
+
+def size_line(folder: str | Path, model: PreTrainedModel) -> str:
+    """What a converter prints of a model that it has written."""
+    count = sum(parameter.numel() for parameter in model.parameters())
+    return f"{folder}: {count / 1e6:.1f} M parameters, {model.dtype}"
 
 
 def existing_file(path: str | Path) -> Path:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
 from .configuration_baku import BakuConfig
 
@@ -131,25 +132,6 @@ class Projector(nn.Module):
 
     def forward(self, values: Tensor) -> Tensor:
         return self.output(F.relu(self.input(values)))
-
-
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    dropout: float = 0.0,
-    scaling: float = 1.0,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """Causal attention written out: the reference for the fused kernels."""
-    length = query.shape[2]
-    future = torch.ones(length, length, dtype=torch.bool, device=query.device).triu(1)
-    scores = (query @ key.transpose(2, 3) * scaling).masked_fill(future, float("-inf"))
-    weights = scores.softmax(dim=-1, dtype=torch.float32).to(query.dtype)
-    weights = F.dropout(weights, dropout, module.training)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class BakuAttention(nn.Module):

@@ -18,7 +18,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from ..published import check_weights, existing_file, listed, read_checkpoint
+from ..published import check_weights, existing_file, listed, read_checkpoint, size_line
 from .configuration_hnet import HNetConfig
 from .modeling_hnet import HNetModel
 
@@ -145,8 +145,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out}: {count / 1e6:.1f} M parameters, {model.dtype}")
+    print(size_line(options.out, model))
     return 0
 
 

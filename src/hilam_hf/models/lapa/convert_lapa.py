@@ -18,7 +18,7 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from ..published import check_weights, listed, read_checkpoint, rename
+from ..published import check_weights, listed, read_checkpoint, rename, size_line
 from ..uniskill.processing_uniskill import UniSkillImageProcessorPil
 from .configuration_lapa import LapaConfig
 from .modeling_lapa import LapaModel
@@ -231,8 +231,7 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{options.out}: {count / 1e6:.1f} M parameters, {model.dtype}")
+    print(size_line(options.out, model))
     return 0
 
 

@@ -6,14 +6,13 @@ tokens (the patches of a frame, or a patch over time), N tokens of the context, 
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
+from ..attention import eager_attention
 from ..hnet.dynamic_chunking import upcast
 from .configuration_lapa import LapaConfig
 
@@ -22,23 +21,6 @@ _NULL_PAIRS = 2
 
 Grid = tuple[int, int, int, int]
 """B, T, h and w."""
-
-
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """The reference for the fast attention kernels; (M, H, S, E) in, (M, S, H, E) out; the mask is added to scores."""
-    scores = upcast(query @ key.transpose(-1, -2) * scaling)
-    if attention_mask is not None:
-        scores = scores + attention_mask
-    weights = scores.softmax(-1).to(value.dtype)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class PositionBias(nn.Module):

@@ -21,9 +21,8 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
-from transformers import PreTrainedModel
 
-from ..published import check_weights, existing_file, listed, read_checkpoint, rename
+from ..published import check_weights, existing_file, listed, read_checkpoint, rename, size_line
 from .configuration_uniskill import DEPTH_MODEL, UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import UniSkillFDM, load_part
 from .modeling_uniskill_idm import UniSkillIDM
@@ -275,15 +274,10 @@ def main(arguments: list[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
-    _print_size(options.out / "idm", idm)
+    print(size_line(options.out / "idm", idm))
     if fdm is not None:
-        _print_size(options.out / "fdm", fdm)
+        print(size_line(options.out / "fdm", fdm))
     return 0
-
-
-def _print_size(folder: Path, model: PreTrainedModel) -> None:
-    count = sum(parameter.numel() for parameter in model.parameters())
-    print(f"{folder}: {count / 1e6:.1f} M parameters, {model.dtype}")
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from ..attention import eager_attention
 from ..dynamics import InverseDynamicsModel, check_frames
 from ..frozen import load_frozen
 from ..published import listed
@@ -35,24 +36,6 @@ _RESNET_FIELDS = (
 )
 # Values that resizing in half precision or by a bicubic filter leaves just outside [0, 1] are let through.
 _SLACK = 1e-2
-
-
-def eager_attention(
-    module: nn.Module,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attention_mask: Tensor | None,
-    scaling: float,
-    **kwargs: Any,
-) -> tuple[Tensor, Tensor]:
-    """The reference for the fast attention kernels; (B, H, S, D) in, (B, S, H, D) out."""
-    scores = query @ key.transpose(-1, -2) * scaling
-    if module.is_causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, float("-inf"))
-    weights = scores.softmax(-1)
-    return (weights @ value).transpose(1, 2), weights
 
 
 class Attention(nn.Module):
