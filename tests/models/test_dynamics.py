@@ -17,7 +17,7 @@ from hilam_hf import UniSkillIDM, UniSkillIDMConfig
 from hilam_hf.models import batch_size as batch_size_module
 from hilam_hf.models.batch_size import largest_batch, resolve_batch_size
 from hilam_hf.models.dynamics import InverseDynamicsModel
-from hilam_hf.models.pair_encoding import FrameBatch, FrameRun
+from hilam_hf.models.pair_encoding import FrameBatch, FrameRun, join_pieces
 
 MB = 2**20
 SIZE, LATENT = 16, 6
@@ -192,13 +192,25 @@ def test_features_that_nobody_waits_for_are_freed() -> None:
     extract = idm.extract_features
     idm.extract_features = lambda frames: tracked(extract(frames), held)
     for number, _ in enumerate(idm.encode_chunks((pixels(start, start + 8) for start in range(0, 80, 8)), stride=2)):
-        assert len([features for features in held if features() is not None]) <= 1, number
+        assert [features for features in held if features() is not None] == [], number
 
 
 def tracked(features: Tensor, held: list[weakref.ref]) -> Tensor:
     array = features.detach().numpy().copy()
     held.append(weakref.ref(array))
     return torch.from_numpy(array)
+
+
+@pytest.mark.parametrize("lengths", [[3], [1] * 5, [1000, 30, 2000, 4000]])
+def test_pieces_are_joined_in_their_order(lengths: list[int]) -> None:
+    whole = torch.arange(2 * sum(lengths)).view(-1, 2)
+    joined = join_pieces(iter(whole.split(lengths)))
+    assert torch.equal(joined, whole)
+    assert joined.dtype == torch.int64
+    # No more than the rows themselves is kept.
+    assert joined.untyped_storage().nbytes() == joined.nbytes
+    with pytest.raises(ValueError, match="pieces: got none"):
+        join_pieces([])
 
 
 def test_no_pair_is_an_error() -> None:
@@ -216,8 +228,8 @@ def test_a_batch_size_that_is_none(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("image_size", "expected"),
-    # 16 MiB of float frames: 27 of 224 px, 21 of 256, 341 of 64, 5 of 518; a power of two from 8 to 128.
-    [(224, 16), (256, 16), (64, 128), (518, 8), (1, 128)],
+    # 16 MiB of float frames: 27 of 224 px, 21 of 256, 341 of 64, 5 of 518; a power of two from 8 to 32.
+    [(224, 16), (256, 16), (64, 32), (518, 8), (1, 32)],
 )
 def test_frames_at_a_time_on_a_cpu_follow_their_size(image_size: int, expected: int) -> None:
     assert resolve_batch_size(PairIDM(PairConfig(image_size=image_size)), "auto") == expected

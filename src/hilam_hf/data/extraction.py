@@ -2,21 +2,25 @@
 
 import dataclasses
 import logging
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from contextlib import closing
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ..models.batch_size import BatchSize, resolve_batch_size
 from ..models.dynamics import InverseDynamicsModel
 from ..models.hilam import HiLAMModel
-from ..video import VideoError, VideoReader
+from ..models.pair_encoding import join_pieces
 from .corpora import CorpusInfo, CorpusWriter
 from .episodes import Episode, RejectedVideo, resolve_stride
+from .frame_batches import EpisodeFrames, send_ahead
 
 logger = logging.getLogger(__name__)
 
@@ -46,15 +50,16 @@ def extract_latent_actions(
     stride: int | None = None,
     stride_seconds: float | None = None,
     validation_ids: Collection[str] = (),
-    chunk_size: int = 128,
+    batch_size: BatchSize = "auto",
     overwrite: bool = False,
     resume: bool = False,
     progress: bool = True,
 ) -> ExtractionResult:
     """Runs an inverse dynamics model over videos and writes the latent-action corpus.
 
-    A video that turns out to be damaged, or has no pair of frames at the stride, is set aside and the run goes on; an
-    interrupted run continues with `resume=True`. Memory does not grow with the length of a video.
+    A video that turns out to be damaged, has no pair of frames at the stride, or gives NaN or infinite values is set
+    aside and the run goes on; an interrupted run continues with `resume=True`. Videos are decoded in a background
+    thread, ahead of the computation; memory does not grow with the length of a video.
 
     Args:
         idm: Inverse dynamics model, on the device to use.
@@ -66,33 +71,37 @@ def extract_latent_actions(
         stride_seconds: k in seconds, which gives each episode its own k from its rate.
         validation_ids: Episodes that go to the split "validation", which counts towards no statistics; the others go to
             "train".
-        chunk_size: Frames decoded and encoded at a time.
+        batch_size: Frames computed at a time, short videos together; "auto": as many as memory allows, fewer when it
+            runs out.
         overwrite: Replace a corpus that is there.
         resume: Continue an interrupted run.
         progress: Show a progress bar.
 
     Raises:
         ValueError: If no video can be used, or the folder holds something else.
+        FileNotFoundError: If a video is gone.
+        torch.OutOfMemoryError: If `batch_size` frames don't fit; with "auto", if not even one does.
     """
-    info = CorpusInfo(model=model_name, latent_dim=idm.config.latent_dim, stride=stride, stride_seconds=stride_seconds)
+    info = CorpusInfo(
+        model=model_name,
+        latent_dim=idm.config.latent_dim,
+        stride=stride,
+        stride_seconds=stride_seconds,
+        codebook=None if idm.codebook is None else idm.codebook.tolist(),
+    )
     rejected: list[RejectedVideo] = []
-    idm.eval()
     with CorpusWriter(folder, info, overwrite=overwrite, resume=resume) as writer:
-        for episode in tqdm(episodes, desc="latent actions", unit="video", disable=not progress, dynamic_ncols=True):
-            if writer.has(episode.id):
-                continue
-            k = resolve_stride(episode.fps, frames=stride, seconds=stride_seconds)
-            if episode.num_frames <= k:
-                reason = f"it holds {episode.num_frames} frames; a latent action spans {k}: use a smaller stride"
-                rejected.append(RejectedVideo(episode.path, reason))
-                continue
-            try:
-                latents = _encode_file(idm, episode, k, chunk_size)
-            except VideoError as error:
-                rejected.append(RejectedVideo(episode.path, error.reason))
-                continue
-            split = "validation" if episode.id in validation_ids else "train"
-            writer.add(_row(episode, k, latents, Path(root)), split)
+        todo = [episode for episode in episodes if not writer.has(episode.id)]
+        strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in todo]
+        bar = tqdm(total=len(todo), desc="latent actions", unit="video", disable=not progress, dynamic_ncols=True)
+        with bar, closing(encode_episodes(idm, todo, strides, batch_size)) as results:
+            for episode, k, latents in zip(todo, strides, results, strict=True):
+                bar.update()
+                if isinstance(latents, RejectedVideo):
+                    rejected.append(latents)
+                    continue
+                split = "validation" if episode.id in validation_ids else "train"
+                writer.add(_row(episode, k, latents, Path(root)), split)
         if not writer.ids:
             raise ValueError(f"none of the {len(episodes)} videos can be used; the first: {rejected[0].reason}")
     for video in rejected:
@@ -100,10 +109,53 @@ def extract_latent_actions(
     return ExtractionResult(folder=Path(folder), info=writer.info, rejected=rejected)
 
 
-def _encode_file(idm: InverseDynamicsModel, episode: Episode, stride: int, chunk_size: int) -> torch.Tensor:
-    reader = VideoReader(episode.path, idm.config.image_size)
-    chunks = (frames.to(torch.float32) / 255 for frames in reader.chunks(chunk_size))
-    return torch.cat([latents.cpu() for latents in idm.encode_chunks(chunks, stride)])
+def encode_episodes(
+    idm: InverseDynamicsModel, episodes: Sequence[Episode], strides: Sequence[int], batch_size: BatchSize = "auto"
+) -> Generator[torch.Tensor | RejectedVideo, None, None]:
+    """Latent actions of video files: decoded in a background thread, short videos computed together.
+
+    Args:
+        idm: Inverse dynamics model, on the device to use. It is put in evaluation mode.
+        episodes: The videos.
+        strides: k of each, in frames.
+        batch_size: Frames computed at a time; see `resolve_batch_size`.
+
+    Yields:
+        For each video in turn its latent actions (T - k, D) on the CPU, or why it is set aside. Close the generator to
+        end the thread early.
+
+    Raises:
+        FileNotFoundError: If a video is gone.
+        torch.OutOfMemoryError: If `batch_size` frames don't fit; with "auto", if not even one does.
+    """
+    if not episodes:
+        return
+    idm.eval()
+    size = resolve_batch_size(idm, batch_size)
+    source = EpisodeFrames(episodes, strides, idm.config.image_size)
+    ready = 0
+    with closing(send_ahead(source.batches(size), idm.device)) as batches:
+        encoded = idm.encode_batches(batches, size, halve=batch_size == "auto")
+        for number, parts in groupby(encoded, key=itemgetter(0)):
+            # A video has all its latents only when those of a later one come, and by then is known to be rejected.
+            latents = join_pieces(part for _, part in parts).cpu()
+            yield from (_set_aside(source, video) for video in range(ready, number))
+            if number in source.rejected:
+                yield _set_aside(source, number)
+            else:
+                yield latents if latents.isfinite().all() else RejectedVideo(episodes[number].path, _NOT_FINITE)
+            ready = number + 1
+    yield from (_set_aside(source, video) for video in range(ready, len(episodes)))
+
+
+_NOT_FINITE = (
+    "its latent actions have NaN or infinite values: look at its frames; where this befalls every video, the model's "
+    "weights or its precision are at fault"
+)
+
+
+def _set_aside(source: EpisodeFrames, video: int) -> RejectedVideo:
+    return RejectedVideo(source.episodes[video].path, source.rejected[video])
 
 
 def _row(episode: Episode, stride: int, latents: torch.Tensor, root: Path) -> dict[str, Any]:
@@ -164,7 +216,8 @@ def extract_skill_corpus(
 
 def _with_skills(model: HiLAMModel, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
     """Rows of a latent-action corpus, given as columns, with boundaries and skills added."""
-    sequences = [torch.from_numpy(np.asarray(latents, dtype=np.float32)) for latents in batch["latent_actions"]]
+    dtype = torch.int64 if model.config.is_discrete else torch.float32
+    sequences = [torch.tensor(latents, dtype=dtype) for latents in batch["latent_actions"]]
     for index, extraction in enumerate(model.extract_skills(sequences)):
         row = {name: column[index] for name, column in batch.items()}
         for stage in range(1, extraction.num_stages + 1):
