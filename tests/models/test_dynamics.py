@@ -228,8 +228,8 @@ def test_a_batch_size_that_is_none(value: object) -> None:
 
 @pytest.mark.parametrize(
     ("image_size", "expected"),
-    # 16 MiB of float frames: 27 of 224 px, 21 of 256, 341 of 64, 5 of 518; a power of two from 8 to 32.
-    [(224, 16), (256, 16), (64, 32), (518, 8), (1, 32)],
+    # 4 MiB of float frames: 6 of 224 px, 5 of 256, 13 of 160, 85 of 64, 1 of 518; a power of two from 4 to 32.
+    [(224, 4), (256, 4), (160, 8), (64, 32), (518, 4), (1, 32)],
 )
 def test_frames_at_a_time_on_a_cpu_follow_their_size(image_size: int, expected: int) -> None:
     assert resolve_batch_size(PairIDM(PairConfig(image_size=image_size)), "auto") == expected

@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 BatchSize: TypeAlias = int | Literal["auto"]
 """Frames at a time, or "auto": as many as memory allows."""
 
-# Bytes of float frames at a time on a CPU, and fewest and most frames: activations take a multiple of it, and larger
-# batches are slower, as less of them stays in the caches.
-CPU_FRAME_BYTES = 16 * 2**20
-CPU_LIMITS = (8, 32)
+# Bytes of float frames at a time on a CPU, and fewest and most frames. Activations take a large multiple of it (a depth
+# network's over 200 MB a frame), and larger batches are no faster: less of them stays in the caches.
+CPU_FRAME_BYTES = 4 * 2**20
+CPU_LIMITS = (4, 32)
 # Frames at which a GPU is busy, whatever the model.
 CUDA_LIMIT = 512
 # Of the free memory: the rest is for frames on their way to the device, kernels' workspaces and fragmentation.
