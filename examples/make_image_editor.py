@@ -68,13 +68,18 @@ def latent_scale(vae: AutoencoderKL, frames: SingleFrames, count: int = 64) -> f
     return 1 / vae.encode(pixels).latent_dist.mean.std().item()
 
 
+def widths(text: str) -> list[int]:
+    """Numbers with commas between them."""
+    return [int(part) for part in text.split(",")]
+
+
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="training options, e.g. max_steps=1000")
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--image-size", type=int, default=64, help="side of the frames in pixels")
-    parser.add_argument("--widths", type=int, nargs="+", default=[64, 128], help="channels of the UNet's levels")
+    parser.add_argument("--widths", type=widths, default=[64, 128], help="channels of the UNet's levels: 64,128")
     return parser.parse_intermixed_args(arguments)
 
 

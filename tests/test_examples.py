@@ -161,7 +161,7 @@ def test_train_lam_names_what_is_wrong(videos: Path, tmp_path: Path, more: list[
 
 def test_an_image_editor_made_from_videos_is_one_that_uniskill_starts_from(videos: Path, tmp_path: Path) -> None:
     steps = ["max_steps=2", "batch_size=2", "log_every=1"]
-    size = ["--image-size", str(SIZE), "--widths", "32", "32"]
+    size = ["--image-size", str(SIZE), "--widths", "32,32"]
     load("make_image_editor").main(["--videos", str(videos), "--out", str(tmp_path / "editor"), *size, *steps])
     editor = AutoencoderKL.from_pretrained(tmp_path / "editor", subfolder="vae")
     frames = torch.stack([frame for path in sorted(videos.iterdir()) for frame in VideoReader(path).read([0, 9])])
