@@ -13,6 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ..pair_encoding import join_pieces
 from .video_input import FrameSource, is_decoder
 
 if TYPE_CHECKING:
@@ -61,5 +62,5 @@ def _encode(model: HiLAMModel, source: FrameSource, fps: float | None) -> Tensor
             "Use a longer video."
         )
     return model.check_latents(
-        torch.cat([latents.cpu() for latents in model.idm.encode_chunks(source.pieces(), stride)])
+        join_pieces(latents.cpu() for latents in model.idm.encode_chunks(source.pieces(), stride))
     )
