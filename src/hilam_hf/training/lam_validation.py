@@ -23,8 +23,8 @@ class NextFrameValidation:
 
     Called with the state of a run it returns `validation/next_frame_error` and `validation/copy_error`, mean squared
     errors of the predicted next frame and of the current one, pixels in [0, 1], and `validation/error_vs_copy`, the one
-    as a fraction of the other; and the main process draws examples into `validation/step_XXXXX.png` of the run's
-    folder.
+    as a fraction of the other; and the main process draws examples into a picture named after the step, such as
+    `validation/step_00500.png`, in the run's folder.
 
     Args:
         pairs: Held-out pairs with uint8 `frames` and `next_frames`, and `idm_frames` and `idm_next_frames` where sizes
