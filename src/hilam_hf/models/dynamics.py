@@ -58,10 +58,7 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
         Raises:
             ValueError: If the two batches differ in shape, or frames aren't (B, C, H, W) floats of the model's size.
         """
-        if frames.shape != next_frames.shape:
-            raise ValueError(
-                f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
-            )
+        check_pair(frames, next_frames)
         features, next_features = self.extract_features(torch.cat([frames, next_frames])).chunk(2)
         return self.encode_features(features, next_features)
 
@@ -164,4 +161,12 @@ def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:
         raise ValueError(
             f"frames must have shape (B, {num_channels}, {image_size}, {image_size}), got {tuple(frames.shape)}; "
             "resize them with the model's processor"
+        )
+
+
+def check_pair(frames: Tensor, next_frames: Tensor) -> None:
+    """Raises a ValueError unless both batches of frames have the same shape."""
+    if frames.shape != next_frames.shape:
+        raise ValueError(
+            f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
         )

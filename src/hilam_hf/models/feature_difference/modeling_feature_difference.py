@@ -22,7 +22,7 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
-from ..dynamics import InverseDynamicsModel, check_frames
+from ..dynamics import InverseDynamicsModel, check_frames, check_pair
 from ..frozen import FrozenNetwork, load_frozen
 from ..hnet.dynamic_chunking import upcast
 from .configuration_feature_difference import FeatureDifferenceConfig
@@ -315,10 +315,7 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
         return cells.flatten(2).transpose(1, 2).flatten(1)  # (B, cells * E), cells row by row
 
     def _features_of(self, frames: Tensor, next_frames: Tensor) -> tuple[Tensor, Tensor]:
-        if frames.shape != next_frames.shape:
-            raise ValueError(
-                f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
-            )
+        check_pair(frames, next_frames)
         first, second = self._checked_features(torch.cat([frames, next_frames])).chunk(2)
         return first, second
 

@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames
+from ..dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
 from ..hnet.dynamic_chunking import upcast
 from .configuration_lapa import LapaConfig
 from .layers import Attention, LapaTransformer, PositionBias, PositionConv
@@ -306,11 +306,3 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
                 f"{config.codebook_size - 1}. Check the model that made them."
             )
         return self.codebook[latents.long()]
-
-
-def check_pair(frames: Tensor, next_frames: Tensor) -> None:
-    """Raises a ValueError unless both batches of frames have the same shape."""
-    if frames.shape != next_frames.shape:
-        raise ValueError(
-            f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
-        )

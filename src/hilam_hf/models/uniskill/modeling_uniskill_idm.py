@@ -18,7 +18,7 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from ..attention import eager_attention
-from ..dynamics import InverseDynamicsModel, check_frames
+from ..dynamics import InverseDynamicsModel, check_frames, check_pair
 from ..frozen import load_frozen
 from ..published import listed
 from .configuration_uniskill import UniSkillIDMConfig
@@ -260,10 +260,7 @@ class UniSkillIDM(InverseDynamicsModel):
             ValueError: If the two batches differ in shape, only one has depth, or `extract_features` refuses them.
             OSError: If the depth network is needed and can't be had.
         """
-        if frames.shape != next_frames.shape:
-            raise ValueError(
-                f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
-            )
+        check_pair(frames, next_frames)
         if (depth is None) != (next_depth is None):
             raise ValueError("depth and next_depth: got one of them, expected both or none.")
         both_depths = None if depth is None else torch.cat([depth, next_depth])
