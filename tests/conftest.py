@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import tempfile
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +48,16 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         # A GPU is the one thing that CI need not have.
         if not torch.cuda.is_available():
             pytest.skip("there is no CUDA device")
+
+
+@pytest.fixture(scope="session")
+def libero_assets(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of LIBERO's assets."""
+    from tests.helpers import require_libero_assets
+
+    base = tmp_path_factory.getbasetemp()
+    # The processes of pytest-xdist have folders of their own in one that they share.
+    return require_libero_assets(base.parent if "PYTEST_XDIST_WORKER" in os.environ else base)
 
 
 @pytest.fixture(autouse=True)

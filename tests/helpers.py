@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import tarfile
 from functools import cache
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -32,8 +34,22 @@ def require_shared() -> Path:
     return shared
 
 
+def require_libero_assets(folder: Path) -> Path:
+    """Return LIBERO's assets, unpacked below a folder that test processes share."""
+    archive = require_shared() / "libero_assets.tar.xz"
+    if not archive.exists():
+        absent(f"there is no {archive.name} in {archive.parent.name}")
+    with FileLock(folder / "libero_assets.lock"):
+        if not (folder / "libero_assets").exists():
+            partial = folder / "libero_assets.partial"
+            with tarfile.open(archive) as tar:
+                tar.extractall(partial, filter="data")
+            (partial / "libero_assets").rename(folder / "libero_assets")
+    return folder / "libero_assets"
+
+
 def require_simulator() -> None:
-    """Make sure that Meta-World is installed and that MuJoCo draws."""
+    """Make sure that Meta-World and LIBERO are installed and that MuJoCo draws."""
     reason = _simulator_fault()
     if reason is not None:
         absent(reason)
@@ -43,7 +59,7 @@ def require_simulator() -> None:
 def _simulator_fault() -> str | None:
     from hilam_hf.envs.rendering import RenderingError, configure_rendering
 
-    for module in ("metaworld", "mujoco"):
+    for module in ("metaworld", "libero", "mujoco"):
         if importlib.util.find_spec(module) is None:
             return f"{module} is not installed"
     try:

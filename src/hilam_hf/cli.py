@@ -99,7 +99,7 @@ def record(
     episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 30,
     image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
     camera: Annotated[str, typer.Option(help="Camera to record.")] = CAMERA,
-    quality: Annotated[str, typer.Option(help="Rendering quality, fast or full.")] = "fast",
+    quality: Annotated[str, typer.Option(help="Rendering quality, fast or exact.")] = "fast",
     noise: Annotated[float, typer.Option(help="Standard deviation of the noise on the expert's actions.")] = 0.1,
     workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
     seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,

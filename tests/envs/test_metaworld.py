@@ -215,7 +215,7 @@ def test_close_camera_is_corner2_moved_nearer(make):
 @pytest.mark.sim
 def test_quality_changes_the_picture_but_not_the_scene(make):
     pictures = []
-    for quality in ("fast", "full"):
+    for quality in ("fast", "exact"):
         environment = make(quality=quality, image_size=64)
         pictures.append(environment.reset(seed=0)[0]["pixels"]["corner2"].astype(int))
     difference = np.abs(pictures[0] - pictures[1]).mean()

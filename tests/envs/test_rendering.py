@@ -109,8 +109,8 @@ def test_other_systems_keep_mujocos_default(no_choice: pytest.MonkeyPatch, syste
 
 def test_quality_names_are_checked() -> None:
     assert RenderQuality("fast") is RenderQuality.FAST
-    assert RenderQuality(RenderQuality.FULL) is RenderQuality.FULL
-    with pytest.raises(ValueError, match="one of full, fast; got 'medium'"):
+    assert RenderQuality(RenderQuality.EXACT) is RenderQuality.EXACT
+    with pytest.raises(ValueError, match="one of exact, fast; got 'medium'"):
         RenderQuality("medium")
 
 
@@ -129,11 +129,11 @@ def test_a_real_frame_is_drawn_in_a_fresh_process() -> None:
 
 @pytest.mark.sim
 def test_fast_leaves_out_shadows_reflections_and_multisampling() -> None:
-    full, fast = (_draw(quality) for quality in ("full", "fast"))
+    exact, fast = (_draw(quality) for quality in ("exact", "fast"))
     # A shadow darkens part of the floor; without it, with the same light, no shaded floor is left beside the box.
-    assert np.abs(full.astype(int) - fast).mean() > 1
+    assert np.abs(exact.astype(int) - fast).mean() > 1
     # Multisampling mixes the box's red with the floor at its edges; without it every pixel is box or not.
-    assert _mixed_edge_pixels(full) > 4 * _mixed_edge_pixels(fast)
+    assert _mixed_edge_pixels(exact) > 4 * _mixed_edge_pixels(fast)
 
 
 @pytest.mark.sim
@@ -141,7 +141,7 @@ def test_the_model_is_as_before_and_flags_follow_the_quality() -> None:
     mujoco = pytest.importorskip("mujoco")
     model = mujoco.MjModel.from_xml_string(SCENE)
     flag = mujoco.mjtRndFlag
-    for quality, shown in (("fast", 0), ("full", 1)):
+    for quality, shown in (("fast", 0), ("exact", 1)):
         with rendering.make_renderer(model, 32, 32, quality) as renderer:
             assert renderer.scene.flags[flag.mjRND_SHADOW] == shown
             assert renderer.scene.flags[flag.mjRND_REFLECTION] == shown

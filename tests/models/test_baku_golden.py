@@ -141,8 +141,7 @@ def test_golden_rollout(name: str):
             language=tensors["inputs/rollout/task_emb"][None],
             agent_pos=None if proprioception is None else proprioception[step][None, None],
         )
-        history.append(tokens)
-        chunk = history.last_step(model.decode(prompt, history.tokens)[0])
+        chunk = history.last_step(model.decode(prompt, history.append(tokens, [0]))[0], [0])
         actions.append(aggregator.update(chunk)[0])
     low, high = statistic("amin", "action_min"), statistic("amax", "action_max")
     assert_golden(case, tensors, "outputs/rollout_actions", torch.stack(actions) * (high - low) + low)

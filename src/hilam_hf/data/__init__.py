@@ -34,8 +34,13 @@ from .episodes import (
 )
 from .frame_store import FrameStore, VideoSource
 from .frames import FramePairDataset, load_episode_frames, to_float
+from .lerobot import LeRobotWriter
+from .lerobot_reader import read_lerobot
+from .libero_hdf5 import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
 from .phases import latent_phases, load_phases, phase_boundaries, smooth_phases
 from .policy_data import PolicyDataset, PolicyEpisode
+from .robot_demonstrations import RobotDemonstrations, load_robot_demonstrations, robot_phases, write_videos
+from .robot_episodes import RobotDemonstration, RobotEpisode, episode_id, orient_frames
 
 __all__ = [
     "VIDEO_EXTENSIONS",
@@ -46,9 +51,14 @@ __all__ = [
     "Episode",
     "FramePairDataset",
     "FrameStore",
+    "LeRobotWriter",
+    "LiberoHdf5Writer",
     "PolicyDataset",
     "PolicyEpisode",
     "RejectedVideo",
+    "RobotDemonstration",
+    "RobotDemonstrations",
+    "RobotEpisode",
     "VideoError",
     "VideoFolder",
     "VideoInfo",
@@ -59,15 +69,22 @@ __all__ = [
     "collate_sequences",
     "corpus_statistics",
     "dataset_card",
+    "episode_id",
     "latent_actions_array",
     "latent_phases",
     "load_corpus",
     "load_demonstrations",
     "load_episode_frames",
     "load_phases",
+    "load_robot_demonstrations",
+    "orient_frames",
     "phase_boundaries",
+    "read_lerobot",
+    "read_libero_demonstration",
+    "read_libero_hdf5",
     "resize_frames",
     "resolve_stride",
+    "robot_phases",
     "scan_videos",
     "smooth_phases",
     "split_episodes",
@@ -78,4 +95,5 @@ __all__ = [
     "write_latent_action_corpus",
     "write_skill_corpus",
     "write_video",
+    "write_videos",
 ]

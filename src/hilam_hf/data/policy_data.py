@@ -7,10 +7,10 @@ D of a latent action, D_s of a skill, A of an action, Q steps of an action chunk
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -22,6 +22,15 @@ from torch.utils.data import Dataset
 from .corpora import CorpusInfo, latent_actions_array, unpack_boundaries, vectors_array
 from .episodes import Episode
 from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
+from .robot_demonstrations import RobotDemonstrations
+from .robot_frames import RobotFrameStore
+
+
+class Frames(Protocol):
+    """Where frames of the episodes come from: `FrameStore` or `RobotFrameStore`."""
+
+    def read(self, episode: int, indices: Iterable[int]) -> Tensor:
+        """uint8 (N, C, H, W) of one episode."""
 
 
 @dataclass(frozen=True)
@@ -55,27 +64,32 @@ class PolicyDataset(Dataset[dict[str, Any]]):
     A sample is `{"pixels": {camera: uint8 (C, H, W)}, "language": str, "episode": row in `episodes`, "index": row
     within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,); in fine-tuning
     `"agent_pos"` (P,), `"actions"` (Q, A) and `"action_mask"` bool (Q,). Past the end of an episode the last action is
-    repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus` or
-    `from_demonstrations`.
+    repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus`, `from_demonstrations`
+    or `from_robot_demonstrations`.
 
     Args:
         episodes: Labels.
-        store: Frames of the same episodes, in the same order.
-        camera: Name of the camera in `pixels`; must be the one that the policy is configured for.
+        store: Frames of the same episodes, in the same order; of several cameras, by name.
+        camera: Name of the only camera in `pixels`. Names must be those that the policy is configured for.
         chunk_size: Q, for episodes with actions.
 
     Attributes:
+        stores: Frames by camera.
         instructions: The different instructions, sorted.
     """
 
     def __init__(
-        self, episodes: Sequence[PolicyEpisode], store: FrameStore, *, camera: str = "pixels", chunk_size: int = 1
+        self,
+        episodes: Sequence[PolicyEpisode],
+        store: Frames | Mapping[str, Frames],
+        *,
+        camera: str = "pixels",
+        chunk_size: int = 1,
     ) -> None:
         if chunk_size < 1:
             raise ValueError(f"chunk_size: got {chunk_size}, expected at least 1")
         self.episodes = list(episodes)
-        self.store = store
-        self.camera = camera
+        self.stores = dict(store) if isinstance(store, Mapping) else {camera: store}
         self.chunk_size = chunk_size
         self._ends = np.cumsum([len(episode.frame_indices) for episode in self.episodes]).tolist()
         self.instructions = sorted({episode.language for episode in self.episodes})
@@ -166,6 +180,63 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         store = FrameStore(videos, image_size, cache_bytes=cache_bytes, progress=progress)
         return cls(episodes, store, camera=camera, chunk_size=chunk_size)
 
+    @classmethod
+    def from_robot_demonstrations(
+        cls,
+        demonstrations: RobotDemonstrations,
+        image_size: int | tuple[int, int],
+        chunk_size: int,
+        *,
+        camera_names: Mapping[str, str] | None = None,
+        cache_bytes: int = DEFAULT_CACHE_BYTES,
+        progress: bool = True,
+    ) -> PolicyDataset:
+        """Samples labelled with recorded actions, with every camera that the demonstrations were loaded with.
+
+        Args:
+            demonstrations: Of `load_robot_demonstrations`.
+            image_size: Edge length or (height, width) of the frames.
+            chunk_size: Q, actions a sample.
+            camera_names: Names in `pixels` of cameras that the policy knows by another name.
+            cache_bytes: Memory budget for frames of all cameras, in bytes.
+            progress: Show a progress bar while reading.
+
+        Raises:
+            ValueError: `chunk_size` is below 1, a camera to rename does not exist, or frames are damaged.
+        """
+        names = {camera: camera for camera in demonstrations.cameras} | dict(camera_names or {})
+        if len(names) != len(demonstrations.cameras) or len(set(names.values())) != len(names):
+            raise ValueError(
+                f"camera_names: got {camera_names}, expected different names for some of the cameras "
+                f"{', '.join(demonstrations.cameras)}"
+            )
+        episodes = [
+            PolicyEpisode(
+                id=episode.id,
+                language=episode.language,
+                frame_indices=torch.arange(episode.num_frames),
+                agent_pos=torch.from_numpy(episode.agent_pos),
+                actions=torch.from_numpy(episode.actions),
+            )
+            for episode in demonstrations
+        ]
+        share = cache_bytes // len(names)
+        stores = {
+            name: RobotFrameStore(demonstrations, camera, image_size, cache_bytes=share, progress=progress)
+            for camera, name in names.items()
+        }
+        return cls(episodes, stores, chunk_size=chunk_size)
+
+    @property
+    def cameras(self) -> list[str]:
+        """Names in `pixels`, in order."""
+        return list(self.stores)
+
+    @property
+    def store(self) -> Frames:
+        """Frames of the first camera."""
+        return next(iter(self.stores.values()))
+
     def __len__(self) -> int:
         return self._ends[-1] if self._ends else 0
 
@@ -175,8 +246,9 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         number = bisect.bisect_right(self._ends, item)
         index = item - (self._ends[number - 1] if number else 0)
         episode = self.episodes[number]
-        frame = self.store.read(number, [int(episode.frame_indices[index])])[0]
-        sample: dict[str, Any] = {"pixels": {self.camera: frame}, "language": episode.language}
+        frame = int(episode.frame_indices[index])
+        pixels = {camera: store.read(number, [frame])[0] for camera, store in self.stores.items()}
+        sample: dict[str, Any] = {"pixels": pixels, "language": episode.language}
         sample |= {"episode": number, "index": index}
         if episode.agent_pos is not None:
             sample["agent_pos"] = episode.agent_pos[index]

@@ -7,6 +7,7 @@ import torch
 from ..data.corpora import CorpusInfo, load_corpus
 from ..data.demonstrations import load_demonstrations
 from ..data.policy_data import PolicyDataset
+from ..envs.protocols import get_protocol
 from ..evaluation import evaluate
 from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
 from ..training.policy import finetune_policy, pretrain_policy
@@ -95,12 +96,12 @@ def roll_out(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
     result = evaluate(
         HierarchicalPolicy.from_pretrained(paths.finetuning(arm) / "policy").eval(),
         config.tasks,
-        episodes_per_task=config.rollouts_per_task,
+        protocol=get_protocol("metaworld").with_options(
+            cameras=(config.camera,), image_size=config.image_size, max_steps={"": config.max_steps}
+        ),
+        episodes=config.rollouts_per_task,
         num_envs=config.num_workers,
         seed=config.seed,
-        max_steps=config.max_steps,
-        camera=config.camera,
-        image_size=config.image_size,
         out_dir=paths.evaluation(arm),
         policy_name=paths.relative(paths.finetuning(arm) / "policy"),
     )

@@ -8,13 +8,13 @@ Quality decides the cost on a CPU. Milliseconds a 128 x 128 frame of Meta-World'
 
 | | ms |
 | --- | --- |
-| `full`: MuJoCo's defaults | 101-110 |
+| `exact`: MuJoCo's defaults | 101-110 |
 | without multisampling | 71-84 |
 | without shadows | 29-34 |
 | without both | 13-15 |
 | `fast`: without both and without reflections | 8-10 |
 
-A fast frame differs from a full one by 10 of 255 a pixel, nearly all of it shading, so record which was used.
+A fast frame differs from an exact one by 10 of 255 a pixel, nearly all of it shading, so record which was used.
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ class RenderingError(OSError):
 class RenderQuality(str, Enum):
     """What a picture shows beside the objects' own colours.
 
-    `full` is MuJoCo's default: 4-fold multisampling, shadows, reflections. `fast` has none of them and costs a tenth
-    on a CPU. Both a member and its name are accepted wherever a quality is asked for.
+    `exact` is what the simulator draws by itself: 4-fold multisampling, shadows, reflections. `fast` has none of them
+    and costs a tenth on a CPU. Both a member and its name are accepted wherever a quality is asked for.
     """
 
-    FULL = "full"
+    EXACT = "exact"
     FAST = "fast"
 
     @classmethod
@@ -171,7 +171,7 @@ def apply_scene_flags(scene: mujoco.MjvScene, quality: RenderQuality | str) -> N
         ValueError: There is no such quality.
     """
     flag = require("mujoco", extra="metaworld").mjtRndFlag
-    shown = RenderQuality(quality) is RenderQuality.FULL
+    shown = RenderQuality(quality) is RenderQuality.EXACT
     scene.flags[flag.mjRND_SHADOW] = shown
     scene.flags[flag.mjRND_REFLECTION] = shown
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
 import signal
 import subprocess
 import sys
@@ -30,7 +31,15 @@ _USER_ERRORS: dict[str, type[Exception]] = {
 
 
 class WorkerError(RuntimeError):
-    """A worker process died, or what it ran failed."""
+    """What a worker ran failed."""
+
+
+class WorkerDied(WorkerError):
+    """A worker process died."""
+
+
+class WorkerTimeout(WorkerError):
+    """A worker did not answer in time."""
 
 
 class Worker:
@@ -75,16 +84,24 @@ class Worker:
         self._doing = doing or method
         self._post((method, arguments))
 
-    def receive(self) -> Any:
+    def receive(self, timeout: float | None = None) -> Any:
         """Wait for the answer to the last call.
+
+        Args:
+            timeout: Seconds to wait at most; None for as long as it takes. After a timeout the worker is of no more
+                use: `kill` it.
 
         Returns:
             What the method returned.
 
         Raises:
-            WorkerError: The process died, or the call raised an error that is no user's.
+            WorkerTimeout: There was no answer in time.
+            WorkerDied: The process died.
+            WorkerError: The call raised an error that is no user's.
             ValueError, OSError, ImportError: The call raised it.
         """
+        if timeout is not None and not self.connection.poll(timeout):
+            raise WorkerTimeout(f"{self.name} did not answer within {timeout:g} s at {self._doing}")
         try:
             outcome, *answer = self.connection.recv()
         except (EOFError, ConnectionError) as error:
@@ -96,14 +113,23 @@ class Worker:
             raise _USER_ERRORS[error_name](message)
         raise WorkerError(f"{self.name} failed at {self._doing}: {error_name}: {message}\n{trace}")
 
+    def hang_up(self) -> None:
+        """Close the pipe, upon which the process ends by itself; `close` waits for that."""
+        self.connection.close()
+
     def close(self) -> None:
         """End the process; closing twice is harmless."""
-        self.connection.close()
+        self.hang_up()
         try:
             self._process.wait(timeout=10)
         except subprocess.TimeoutExpired:
-            self._process.kill()
-            self._process.wait()
+            self.kill()
+
+    def kill(self) -> None:
+        """End the process at once, whatever it is doing."""
+        self.hang_up()
+        self._process.kill()
+        self._process.wait()
 
     def __enter__(self) -> Worker:
         return self
@@ -122,19 +148,33 @@ class Worker:
                 self.receive()
             raise self._death() from error
 
-    def _death(self) -> WorkerError:
+    def _death(self) -> WorkerDied:
         with suppress(subprocess.TimeoutExpired):
             self._process.wait(timeout=5)
         status = self._process.returncode
         reason = f"signal {signal.Signals(-status).name}" if status is not None and status < 0 else f"status {status}"
         advice = "; SIGKILL often means that memory ran out: use fewer workers" if status == -signal.SIGKILL else ""
-        return WorkerError(f"{self.name} died ({reason}) at {self._doing}{advice}")
+        return WorkerDied(f"{self.name} died ({reason}) at {self._doing}{advice}")
 
 
-def ready_workers(workers: Sequence[Worker]) -> list[Worker]:
-    """Wait until at least one worker has answered or died, and return those that have."""
-    ready = set(map(id, wait([worker.connection for worker in workers])))
+def ready_workers(workers: Sequence[Worker], timeout: float | None = None) -> list[Worker]:
+    """Wait until at least one worker has answered or died, and return those that have.
+
+    Args:
+        workers: The workers to wait for.
+        timeout: Seconds to wait at most, after which none is returned; None for as long as it takes.
+    """
+    ready = set(map(id, wait([worker.connection for worker in workers], timeout)))
     return [worker for worker in workers if id(worker.connection) in ready]
+
+
+def resident_memory() -> int:
+    """Return the bytes of memory that this process takes; where there is no `/proc`, the most it has taken."""
+    status = Path("/proc/self/statm")
+    if status.exists():
+        return int(status.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    # In bytes on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 
 
 def _serve(connection: Connection) -> None:

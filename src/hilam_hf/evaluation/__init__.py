@@ -1,19 +1,28 @@
 """Evaluation: rollouts in parallel environments, success rates with intervals, provenance, segmentation metrics."""
 
+from .comparison import Comparison, compare
 from .policies import ExpertPolicy, Policy, RandomPolicy
-from .rollout import EpisodeResult, EvaluationResult, evaluate
+from .provenance import lighting_warning
+from .results import EpisodeResult, EvaluationResult, Fault, load_results
+from .rollout import evaluate
 from .segmentation import SegmentationScores, evaluate_segmentation
-from .statistics import SuccessRate, wilson_interval
+from .statistics import PairedCounts, SuccessRate, wilson_interval
 
 __all__ = [
+    "Comparison",
     "EpisodeResult",
     "EvaluationResult",
     "ExpertPolicy",
+    "Fault",
+    "PairedCounts",
     "Policy",
     "RandomPolicy",
     "SegmentationScores",
     "SuccessRate",
+    "compare",
     "evaluate",
     "evaluate_segmentation",
+    "lighting_warning",
+    "load_results",
     "wilson_interval",
 ]

@@ -1,15 +1,22 @@
-"""What has to be known to repeat a measurement: versions, machine, policy."""
+"""What has to be known to repeat a measurement: versions, machine, policy, and what its training data looked like."""
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import platform
 from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco", "metaworld")
+from packaging.version import InvalidVersion, Version
+
+PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco", "metaworld", "hf-libero", "robosuite")
 """Packages whose versions can change what a rollout gives."""
+TRAINING_DATA_FILE = "training_data.json"
+"""File beside a policy's config that tells of its training data; its `mujoco` is the version that drew them."""
+_LIGHTING_CHANGE = Version("3.3.3")
 
 
 def package_versions(packages: tuple[str, ...] = PACKAGES) -> dict[str, str | None]:
@@ -28,7 +35,7 @@ def machine() -> dict[str, str | int | None]:
 
 
 def policy_record(policy: Any, name: str | None = None) -> dict[str, Any]:
-    """Return what is known of a policy: its class, where it came from and how it acts.
+    """Return what is known of a policy: its class, where it came from, its weights and how it acts.
 
     Args:
         policy: The policy.
@@ -37,20 +44,81 @@ def policy_record(policy: Any, name: str | None = None) -> dict[str, Any]:
     return {
         "class": type(policy).__name__,
         "name": name or getattr(policy, "name_or_path", None) or None,
-        "executed_chunk_length": _executed_chunk_length(policy),
+        "revision": getattr(getattr(policy, "config", None), "_commit_hash", None),
+        "weights": weights_fingerprint(policy),
+        "device": getattr(getattr(policy, "device", None), "type", None),
+        "executed_chunk_length": getattr(policy, "executed_chunk_length", None),
         "image_transform": getattr(policy, "image_transform", None),
+        "acting": getattr(policy, "acting_settings", None),
     }
 
 
-def _executed_chunk_length(policy: Any) -> int | None:
-    """Return how many actions of a predicted chunk are executed; None where the policy says nothing of chunks."""
-    if hasattr(policy, "executed_chunk_length"):
-        return policy.executed_chunk_length
-    config = getattr(policy, "config", None)
-    if getattr(config, "execution", None) == "temporal_aggregation":
-        # A new chunk is predicted at every step.
-        return 1
-    return getattr(config, "n_action_steps", None) or getattr(config, "chunk_size", None)
+def weights_fingerprint(policy: Any) -> str | None:
+    """Return the first 16 hexadecimal digits of the SHA-256 of a policy's weights; None where it has none."""
+    if not hasattr(policy, "state_dict"):
+        return None
+    import torch
+
+    digest = hashlib.sha256()
+    for name, tensor in sorted(policy.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()[:16]
+
+
+def training_provenance(policy: Any) -> dict[str, Any] | None:
+    """Return what a policy says of its training data, or None.
+
+    It is the policy's attribute `training_provenance`, or else `training_data.json` in the folder that it came from.
+
+    Raises:
+        ValueError: The file holds no JSON object.
+    """
+    if (record := getattr(policy, "training_provenance", None)) is not None:
+        return dict(record)
+    file = Path(str(getattr(policy, "name_or_path", None) or "")) / TRAINING_DATA_FILE
+    if not file.is_file():
+        return None
+    try:
+        record = json.loads(file.read_text(encoding="utf-8"))
+    except json.JSONDecodeError as error:
+        raise ValueError(f"{file}: no JSON ({error}); mend or remove it") from error
+    if not isinstance(record, dict):
+        raise ValueError(f"{file}: expected a JSON object with keys such as mujoco, got {type(record).__name__}")
+    return record
+
+
+def lighting_warning(recorded: str | None, installed: str | None) -> str | None:
+    """Return what to tell users whose pictures come from versions of MuJoCo that light scenes differently.
+
+    MuJoCo 3.3.3 changed lighting: it and later versions draw LIBERO darker; a published policy fell from 98 to 91 %.
+
+    Args:
+        recorded: Version that the one pictures were drawn with; None where it is not known.
+        installed: Version that the others are drawn with.
+
+    Returns:
+        One sentence, or None where both draw alike or one is not known.
+
+    Raises:
+        ValueError: One is not a version.
+
+    Example:
+        >>> lighting_warning("3.3.0", "3.2.7") is None
+        True
+    """
+    if recorded is None or installed is None:
+        return None
+    try:
+        darker = [Version(version) >= _LIGHTING_CHANGE for version in (recorded, installed)]
+    except InvalidVersion as error:
+        raise ValueError(f"mujoco: expected versions such as 3.3.0, got {recorded!r} and {installed!r}") from error
+    if darker[0] == darker[1]:
+        return None
+    return (
+        f"MuJoCo {recorded} and {installed} light scenes differently (since {_LIGHTING_CHANGE} pictures are darker), "
+        f"which alone can change success rates by several per cent: use versions on the same side of {_LIGHTING_CHANGE}"
+    )
 
 
 def _version(package: str) -> str | None:

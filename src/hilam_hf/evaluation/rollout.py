@@ -1,351 +1,334 @@
-"""Rollouts of a policy in parallel environments, with success rates, videos and a provenance record.
-
-Legend: B is the number of environments (the policy's batch), H and W a picture's size, A the action's size.
-"""
+"""Rollouts of a policy in parallel simulators, with success rates, videos and a provenance record."""
 
 from __future__ import annotations
 
-import json
-import os
-from collections import deque
-from collections.abc import Sequence
+import logging
+import time
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from tqdm.auto import tqdm
 
-from ..envs.metaworld_tasks import INSTRUCTIONS, normalize_task
-from ..envs.rendering import renderer_provenance
-from ..envs.seeds import evaluation_seed
-from ..envs.workers import Worker
+from ..envs.metaworld_tasks import normalize_task
+from ..envs.protocols import EpisodeSpec, Protocol, get_protocol, plan_episodes
+from ..envs.rendering import configure_rendering
 from ..optional import require
-from .policies import EXTRA_OBSERVATIONS, Policy
-from .provenance import machine, package_versions, policy_record
-from .statistics import SuccessRate
+from .journal import Journal
+from .policies import (
+    HOST_EXTRAS,
+    Policy,
+    acting_as_evaluated,
+    check_fit,
+    extra_observations,
+    prediction_batch_size,
+)
+from .pool import WorkerPool
+from .provenance import lighting_warning, machine, package_versions, policy_record, training_provenance
+from .results import EpisodeResult, EvaluationResult
+from .scheduler import Episode, Scheduler
 
-_WORKER = "hilam_hf.envs.host:EnvironmentHost"
-PROTOCOL = "metaworld"
-"""Name of the protocol in records: initial states by seed, success at any step ends the episode."""
+logger = logging.getLogger(__name__)
 
-
-@dataclass(frozen=True)
-class EpisodeResult:
-    """One finished episode.
-
-    Attributes:
-        task: Task without version suffix.
-        seed: Seed that determines the initial state.
-        success: Whether the task was solved within the allowed steps.
-        steps: Control steps taken.
-        total_reward: Sum of the environment's rewards.
-        video: Path of its video relative to the results, or None.
-    """
-
-    task: str
-    seed: int
-    success: bool
-    steps: int
-    total_reward: float
-    video: str | None = None
-
-
-@dataclass(frozen=True)
-class EvaluationResult:
-    """Outcome of an evaluation.
-
-    Attributes:
-        episodes: The episodes in the order of tasks and seeds.
-        provenance: What has to be known to repeat it.
-    """
-
-    episodes: tuple[EpisodeResult, ...]
-    provenance: dict[str, Any]
-
-    @property
-    def overall(self) -> SuccessRate:
-        """Success over all episodes."""
-        return _success_rate(self.episodes)
-
-    @property
-    def tasks(self) -> dict[str, SuccessRate]:
-        """Success of each task."""
-        names = dict.fromkeys(episode.task for episode in self.episodes)
-        return {name: _success_rate([episode for episode in self.episodes if episode.task == name]) for name in names}
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return what `results.json` holds: `success_rate` overall and per task (0 to 1), episodes, provenance."""
-        return {
-            "protocol": PROTOCOL,
-            **self.overall.to_dict(),
-            "tasks": {task: rate.to_dict() for task, rate in self.tasks.items()},
-            "episode_results": [asdict(episode) for episode in self.episodes],
-            "provenance": self.provenance,
-        }
-
-    def save(self, path: str | Path) -> None:
-        """Write `to_dict()` as JSON, whole or not at all."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(path.name + ".partial")
-        partial.write_text(json.dumps(self.to_dict(), indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, path)
+HOSTS = {
+    "libero": "hilam_hf.envs.libero.host:LiberoHost",
+    "metaworld": "hilam_hf.envs.host:MetaWorldHost",
+}
+"""What a worker process holds, by simulator."""
+_QUALITIES = {"libero": "exact", "metaworld": "fast"}
 
 
 def evaluate(
     policy: Policy,
-    tasks: str | Sequence[str],
+    tasks: str | Sequence[str | int] | None = None,
     *,
-    episodes_per_task: int = 20,
+    protocol: str | Protocol = "metaworld",
+    suite: str | None = None,
+    episodes: int | Sequence[int] | None = None,
     num_envs: int = 2,
-    seed: int = 0,
-    max_steps: int = 200,
-    camera: str | Sequence[str] = "corner2",
-    image_size: int = 128,
-    quality: str = "fast",
+    seed: int | None = None,
+    quality: str | None = None,
     out_dir: str | Path | None = None,
     videos_per_task: int = 1,
     render: bool = True,
     policy_name: str | None = None,
+    policy_batch_size: int | None = None,
+    assets: str | Path | None = None,
+    step_timeout_s: float = 120,
+    reset_timeout_s: float = 600,
+    resume: bool = True,
+    overwrite: bool = False,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Roll a policy out in Meta-World and count successes.
+    """Roll a policy out in LIBERO or Meta-World and count successes.
 
-    Environments run in processes of their own and keep a fixed row of the policy's batch; one that finishes takes the
-    next episode at once. The batch always has `num_envs` rows (fewer where there are fewer episodes); a row without
-    an episode left keeps its last observation and its action is ignored. Episode i of every task starts from the seed
-    `evaluation_seed(seed, i)`, so the same seed gives the same initial states whatever the number of environments, and
-    the same results as long as the policy treats rows independently.
+    Simulators run in processes of their own, each on a fixed row of the policy's batch. None waits for another: the
+    policy takes a step of all that have answered, and one that is done begins the next episode. Results depend neither
+    on the number of simulators nor on the order in which episodes end, for policies that treat rows independently.
+
+    An episode that the simulator spoils (its process dies, hangs, raises an error or gives NaN) is run again once, in
+    a fresh process; after that it counts as failed and is listed under `faults`.
+
+    With `out_dir` finished episodes are kept in `episodes.jsonl`, and a run that was interrupted goes on when it is
+    called again with the same settings. At its end there are `results.json`, `results.md` and `videos/`.
 
     Args:
         policy: The policy; see `Policy`.
-        tasks: One or several tasks, with or without `-v3`.
-        episodes_per_task: Episodes of each task.
-        num_envs: Environments run in parallel.
-        seed: Chooses the episodes' seeds, at least 0; no demonstration has one of them.
-        max_steps: Control steps after which an episode has failed.
-        camera: View or views that the policy sees; videos show the first.
-        image_size: Height and width of pictures in pixels.
-        quality: Rendering quality, see `MetaWorldEnv`.
-        out_dir: Folder for `results.json` and `videos/`; None writes nothing.
+        tasks: Tasks of Meta-World (with or without `-v3`), or of LIBERO (`libero_goal/3`; numbers with `suite`).
+        protocol: All that decides what a success rate means: a name of `PROTOCOLS`, or one of them with changes.
+        suite: A LIBERO suite, such as `libero_10`: all its tasks, or those whose numbers `tasks` gives.
+        episodes: Numbers of each task's episodes, which are those of the initial states where the protocol fixes them;
+            a single number n for 0 to n - 1; None for the protocol's.
+        num_envs: Simulators run in parallel.
+        seed: Seed of the evaluation; None for the protocol's.
+        quality: Rendering quality, see `RenderQuality`; None for `exact` in LIBERO and `fast` in Meta-World.
+        out_dir: Folder of the results; None writes nothing.
         videos_per_task: How many episodes of each task, the first ones, become videos. Needs `out_dir`.
         render: Whether there are pictures at all; without them a policy acts on state alone and there are no videos.
         policy_name: Name or path of the policy for the record.
+        policy_batch_size: Rows that the policy predicts at once; None for 1 on a CPU and 16 on other devices.
+        assets: Folder of LIBERO's assets; None looks where `hilam_hf.envs.libero.assets` says.
+        step_timeout_s: Seconds after which a step counts as hung.
+        reset_timeout_s: Seconds after which a reset, which may start a process, counts as hung.
+        resume: Whether to go on with what `out_dir` holds; otherwise it must hold no evaluation.
+        overwrite: Whether to remove an evaluation that `out_dir` holds.
         progress: Whether to show a progress bar.
 
     Returns:
         Episodes, success rates with Wilson 95 % intervals, provenance.
 
     Raises:
-        ValueError: A task or option is not valid, or the policy returned NaN or a wrong shape; the message names the
-            task, the seed and the step.
-        WorkerError: An environment's process died or failed.
+        ValueError: A task or option is not valid, `out_dir` holds an evaluation with other settings, the policy does
+            not fit the protocol, or it returned NaN or a wrong shape; the message names the task, the seed and the
+            step.
+        OSError, ImportError: A simulator, its assets or a renderer is missing.
+        WorkerError: The simulators failed before any episode came to its end.
 
     Example:
-        >>> result = evaluate(ExpertPolicy(), ["drawer-open", "door-open"], episodes_per_task=5)
+        >>> result = evaluate(ExpertPolicy(), ["drawer-open", "door-open"], episodes=5)
         >>> print(result.tasks["drawer-open"])
         100 % (5/5, 95 % interval 57-100 %)
     """
-    names = list(dict.fromkeys(map(normalize_task, [tasks] if isinstance(tasks, str) else tasks)))
-    _check_numbers(names, episodes_per_task=episodes_per_task, num_envs=num_envs)
-    options = {
-        "camera": camera,
-        "image_size": image_size,
-        "quality": quality,
-        "max_steps": max_steps,
-        "render": render,
-        "privileged": "privileged" in _extra_observations(policy),
-    }
+    chosen = get_protocol(protocol)
+    numbers = list(range(episodes)) if isinstance(episodes, int) else episodes
+    specs = plan_episodes(chosen, task_names(chosen, tasks, suite), seed=seed, episodes=numbers)
+    _check_numbers(num_envs=(num_envs, 1), videos_per_task=(videos_per_task, 0))
+    extras = extra_observations(policy)
+    check_fit(policy, chosen, render=render)
+    batch_size = prediction_batch_size(policy, policy_batch_size)
+    quality = quality or _QUALITIES[chosen.simulator]
+    options: dict[str, Any] = {"protocol": chosen, "quality": quality, "render": render}
+    options["extras"] = tuple(extra for extra in extras if extra in HOST_EXTRAS)
+    options["noise"] = getattr(policy, "noise", 0.0) if "expert_action" in extras else 0.0
+    if chosen.simulator == "libero":
+        options["assets"] = None if assets is None else str(assets)
+    require("gymnasium", extra=chosen.simulator)
+    if render:
+        # Before the workers start, which inherit the choice of a graphics library.
+        configure_rendering()
     out = None if out_dir is None else Path(out_dir)
-    plan = [
-        _Episode(name, evaluation_seed(seed, index), filmed=out is not None and render and index < videos_per_task)
-        for name in names
-        for index in range(episodes_per_task)
-    ]
-    require("gymnasium", extra="metaworld")
-    # Before the workers start, which inherit the choice of a graphics library.
-    renderer = renderer_provenance(quality) if render else None
     with ExitStack() as stack:
-        workers = [
-            stack.enter_context(Worker(_WORKER, name=f"environment {row}", **options))
-            for row in range(min(num_envs, len(plan)))
-        ]
-        bar = stack.enter_context(tqdm(total=len(plan), desc="rollouts", unit="episode", disable=not progress))
-        _Rollout(policy, workers, plan, out, bar).run()
-    del options["privileged"]
-    provenance = {
-        "protocol": PROTOCOL,
-        "policy": policy_record(policy, policy_name),
-        "environment": {"tasks": names, **options},
-        "image_transform": "corner cameras turned by 180 degrees, as they are mounted upside down; nothing else",
-        "episodes_per_task": episodes_per_task,
-        "num_envs": len(workers),
-        "seeds": sorted({episode.seed for episode in plan}),
-        "settle_steps": 0,
-        "renderer": renderer,
-        "packages": package_versions(),
-        "machine": machine(),
-    }
-    result = EvaluationResult(tuple(episode.result() for episode in plan), provenance)
+        stack.enter_context(acting_as_evaluated(policy, chosen, batch_size))
+        pool = stack.enter_context(WorkerPool(HOSTS[chosen.simulator], options, min(num_envs, len(specs))))
+        provenance = {
+            "policy": policy_record(policy, policy_name),
+            "policy_batch_size": batch_size,
+            "training_data": training_provenance(policy),
+            "simulator": pool.ask(0, "provenance", reset_timeout_s),
+            "quality": quality,
+            "render": render,
+            "videos_per_task": videos_per_task if out is not None and render else 0,
+            **_plan_record(chosen, specs),
+            "packages": package_versions(),
+        }
+        provenance["warnings"] = _warnings(provenance)
+        run = _Run(policy, chosen, specs, pool, provenance, out)
+        if out is not None:
+            settings = {"protocol": chosen.to_dict(), "provenance": provenance}
+            run.journal = stack.enter_context(Journal(out, settings, resume=resume, overwrite=overwrite))
+        run.run(step_timeout_s, reset_timeout_s, progress=progress)
+    result = EvaluationResult(
+        episodes=run.results(), protocol=chosen.to_dict(), provenance={**provenance, "run": run.record}
+    )
     if out is not None:
-        result.save(out / "results.json")
+        result.save(out)
     return result
 
 
-@dataclass
-class _Episode:
-    """An episode that is planned, running or finished."""
+def task_names(protocol: Protocol, tasks: str | Sequence[str | int] | None, suite: str | None = None) -> list[str]:
+    """Return the full names of tasks, each once, in their order.
 
-    task: str
-    seed: int
-    filmed: bool = False
-    steps: int = 0
-    total_reward: float = 0.0
-    success: bool = False
-    video: str | None = None
-    frames: list[NDArray[np.uint8]] = field(default_factory=list, repr=False)
+    Args:
+        protocol: Its simulator has the tasks.
+        tasks: Names, or with `suite` numbers; None for the whole suite.
+        suite: A LIBERO suite.
 
-    def __str__(self) -> str:
-        return f"{self.task}, seed {self.seed}, step {self.steps}"
+    Raises:
+        ValueError: There is no such task or suite, none is given, or the protocol is not for it.
+        ImportError: hf-libero is not installed.
+    """
+    given = [tasks] if isinstance(tasks, str) else tasks
+    if protocol.simulator == "metaworld":
+        if suite is not None:
+            raise ValueError(f"suite {suite!r}: protocol {protocol.name} is for Meta-World, which has tasks alone")
+        names = [normalize_task(str(task)) for task in given or ()]
+    else:
+        names = _libero_task_names(protocol, given, suite)
+    if not names:
+        raise ValueError("tasks: got none, expected at least one task" + (", or a suite" if given is None else ""))
+    return list(dict.fromkeys(names))
 
-    def result(self) -> EpisodeResult:
-        return EpisodeResult(self.task, self.seed, self.success, self.steps, self.total_reward, self.video)
+
+def _libero_task_names(protocol: Protocol, tasks: Sequence[str | int] | None, suite: str | None) -> list[str]:
+    from ..envs.libero.suites import libero_tasks, parse_task
+
+    if suite is None:
+        found = [parse_task(str(task)) for task in tasks or ()]
+    elif tasks is None:
+        found = libero_tasks(suite)
+    else:
+        if words := [task for task in tasks if not str(task).isdecimal()]:
+            raise ValueError(f"tasks of suite {suite} are given by their numbers, got {', '.join(map(str, words))}")
+        found = libero_tasks(suite, [int(task) for task in tasks])
+    for task in found:
+        protocol.steps_of(task.suite)
+    return [task.id for task in found]
 
 
-class _Rollout:
-    """Runs planned episodes: row i of the batch is worker i."""
+class _Run:
+    """One call of `evaluate`: what is left to do, what has been done, and what it took."""
 
     def __init__(
-        self, policy: Policy, workers: list[Worker], plan: list[_Episode], out: Path | None, bar: tqdm[Any]
+        self,
+        policy: Policy,
+        protocol: Protocol,
+        specs: Sequence[EpisodeSpec],
+        pool: WorkerPool,
+        provenance: Mapping[str, Any],
+        out: Path | None,
     ) -> None:
-        self.policy = policy
-        self.workers = workers
-        self.waiting = deque(plan)
-        self.out = out
-        self.bar = bar
-        self.extras = _extra_observations(policy)
-        self.finished = 0
-        self.successes = 0
-        # What each row is doing, and what it did last where nothing is left to do.
-        self.live: dict[int, _Episode] = {}
-        self.last: dict[int, _Episode] = {}
-        self.observations: dict[int, dict[str, Any]] = {}
+        self.policy, self.protocol, self.specs, self.pool, self.out = policy, protocol, specs, pool, out
+        self.render: bool = provenance["render"]
+        self.num_filmed: int = provenance["videos_per_task"]
+        self.journal: Journal | None = None
+        self.record: dict[str, Any] = {}
+        self._done: dict[tuple[str, int | None, int], EpisodeResult] = {}
 
-    def run(self) -> None:
-        """Run all episodes."""
-        self.policy.reset(None)
-        self._start(range(len(self.workers)))
-        while self.live:
-            actions = self._actions()
-            for row, episode in self.live.items():
-                self.workers[row].send("step", actions[row], doing=str(episode))
-            done = [row for row in self.live if self._receive_step(row)]
-            for row in done:
-                self._finish(row)
-            self._start(done)
-
-    def _start(self, rows: Sequence[int]) -> None:
-        started = list(rows)[: len(self.waiting)]
-        for row in started:
-            episode = self.live[row] = self.last[row] = self.waiting.popleft()
-            self.workers[row].send("reset", episode.task, episode.seed, doing=f"{episode.task}, seed {episode.seed}")
-        for row in started:
-            observation, _ = self.workers[row].receive()
-            self._observe(row, observation)
-        if started:
-            self.policy.reset(started)
-
-    def _actions(self) -> NDArray[np.float32]:
-        actions = np.asarray(self.policy.select_action(self._batch()), dtype=np.float32)
-        if actions.ndim != 2 or len(actions) != len(self.workers):
-            raise ValueError(
-                f"{type(self.policy).__name__}.select_action returned shape {actions.shape} for a batch of "
-                f"{len(self.workers)}; expected ({len(self.workers)}, action size)"
+    def run(self, step_timeout: float, reset_timeout: float, *, progress: bool) -> None:
+        """Run all episodes that no earlier call has finished."""
+        if self.journal is not None:
+            self._done = {episode.key: episode for episode in self.journal.finished}
+        resumed = len(self._done)
+        left = [Episode(spec, filmed=filmed) for spec, filmed in self._films() if _key(spec) not in self._done]
+        self.pool.shrink(min(len(self.pool.workers), len(left)))
+        start = time.perf_counter()
+        with tqdm(total=len(self.specs), initial=resumed, desc="rollouts", unit="episode", disable=not progress) as bar:
+            scheduler = Scheduler(
+                self.policy,
+                self.protocol,
+                left,
+                self.pool,
+                render=self.render,
+                step_timeout=step_timeout,
+                reset_timeout=reset_timeout,
+                finished=lambda episode, completed: self._finish(episode, completed, bar),
             )
-        for row, episode in self.live.items():
-            if not np.isfinite(actions[row]).all():
-                raise ValueError(f"{episode}: the policy's action is not finite: {actions[row].tolist()}")
-        return actions
-
-    def _batch(self) -> dict[str, Any]:
-        rows = [self.observations[row] for row in range(len(self.workers))]
-        episodes = [self.last[row] for row in range(len(self.workers))]
-        batch: dict[str, Any] = {
-            "agent_pos": np.stack([row["agent_pos"] for row in rows]),
-            "task": [INSTRUCTIONS[episode.task] for episode in episodes],
+            scheduler.run()
+        seconds = time.perf_counter() - start
+        self.record = {
+            "num_envs": len(self.pool.workers),
+            "episodes_resumed": resumed,
+            "seconds": round(seconds, 3),
+            "environment_steps": scheduler.steps,
+            "environment_steps_per_second": round(scheduler.steps / max(seconds, 1e-9), 1),
+            "worker_memory_bytes": self.pool.memory(step_timeout),
+            "machine": machine(),
         }
-        cameras = rows[0].get("pixels", {})
-        if cameras:
-            batch["pixels"] = {camera: np.stack([row["pixels"][camera] for row in rows]) for camera in cameras}
-        if "privileged" in self.extras:
-            batch["privileged"] = np.stack([row["privileged"] for row in rows])
-        if "task_name" in self.extras:
-            batch["task_name"] = [episode.task for episode in episodes]
-        if "episode_seed" in self.extras:
-            batch["episode_seed"] = np.array([episode.seed for episode in episodes])
-        return batch
 
-    def _receive_step(self, row: int) -> bool:
-        """Take in the answer to a step and return whether the episode is over."""
-        observation, reward, terminated, truncated, info = self.workers[row].receive()
-        episode = self.live[row]
-        episode.steps += 1
-        episode.total_reward += reward
-        episode.success |= info["success"]
-        self._observe(row, observation)
-        return terminated or truncated
+    def results(self) -> tuple[EpisodeResult, ...]:
+        """The episodes in the order of the plan."""
+        return tuple(self._done[_key(spec)] for spec in self.specs)
 
-    def _observe(self, row: int, observation: dict[str, Any]) -> None:
-        self.observations[row] = observation
-        if self.live[row].filmed:
-            self.live[row].frames.append(next(iter(observation["pixels"].values())))
+    def _films(self) -> list[tuple[EpisodeSpec, bool]]:
+        """Episodes, and whether they become videos: the first ones of each task."""
+        seen: dict[str, int] = {}
+        films = []
+        for spec in self.specs:
+            seen[spec.task] = seen.get(spec.task, 0) + 1
+            films.append((spec, seen[spec.task] <= self.num_filmed))
+        return films
 
-    def _finish(self, row: int) -> None:
-        episode = self.live.pop(row)
-        if episode.filmed and self.out is not None:
-            self.workers[row].send("fps")
-            episode.video = _write_video(self.out, episode, fps=self.workers[row].receive())
-        self.finished += 1
-        self.successes += episode.success
-        self.bar.update()
-        self.bar.set_postfix_str(f"success {self.successes}/{self.finished}, {episode.task}")
+    def _finish(self, episode: Episode, completed: bool, bar: tqdm[Any]) -> None:
+        video = None
+        if completed and episode.filmed and self.out is not None:
+            video = write_episode_video(self.out, episode, self.protocol)
+        result = episode.result(completed=completed, video=video)
+        if self.journal is not None:
+            self.journal.add(result)
+        self._done[result.key] = result
+        successes = sum(done.success for done in self._done.values())
+        bar.update()
+        bar.set_postfix_str(f"success {successes}/{len(self._done)}, {result.task}")
 
 
-def _write_video(out: Path, episode: _Episode, fps: float) -> str:
+def write_episode_video(folder: Path, episode: Episode, protocol: Protocol) -> str:
+    """Write an episode's pictures as a video, the right way up.
+
+    Args:
+        folder: Folder of the results.
+        episode: A filmed episode; its pictures are dropped.
+        protocol: Says which way up they are.
+
+    Returns:
+        Path relative to `folder`, such as `videos/drawer-open-1000000-success.mp4`.
+    """
     import torch
 
     from ..video import write_video
 
     outcome = "success" if episode.success else "failure"
-    path = Path("videos") / f"{episode.task}-{episode.seed}-{outcome}.mp4"
-    (out / path).parent.mkdir(parents=True, exist_ok=True)
-    frames = torch.from_numpy(np.stack(episode.frames)).permute(0, 3, 1, 2)
-    write_video(out / path, frames, fps)
+    path = Path("videos") / f"{episode.spec.task.replace('/', '-')}-{episode.spec.seed}-{outcome}.mp4"
+    (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    pictures = np.stack(episode.frames)
+    if protocol.simulator == "libero" and protocol.image_transform == "none":
+        # LIBERO's pictures begin with their bottom row.
+        pictures = np.ascontiguousarray(pictures[:, ::-1])
+    write_video(folder / path, torch.from_numpy(pictures).permute(0, 3, 1, 2), episode.fps)
     episode.frames.clear()
     return path.as_posix()
 
 
-def _success_rate(episodes: Sequence[EpisodeResult]) -> SuccessRate:
-    return SuccessRate(sum(episode.success for episode in episodes), len(episodes))
+def _key(spec: EpisodeSpec) -> tuple[str, int | None, int]:
+    return spec.task, spec.initial_state, spec.seed
 
 
-def _extra_observations(policy: Policy) -> tuple[str, ...]:
-    extras = tuple(getattr(policy, "extra_observations", ()))
-    unknown = sorted(set(extras) - set(EXTRA_OBSERVATIONS))
-    if unknown:
-        raise ValueError(
-            f"{type(policy).__name__}.extra_observations asks for {', '.join(unknown)}; "
-            f"there are {', '.join(EXTRA_OBSERVATIONS)}"
-        )
-    return extras
+def _plan_record(protocol: Protocol, specs: Sequence[EpisodeSpec]) -> dict[str, Any]:
+    """What a record says of the episodes."""
+    states = {spec.initial_state for spec in specs} - {None}
+    return {
+        "tasks": list(dict.fromkeys(spec.task for spec in specs)),
+        "episodes": sorted({spec.index for spec in specs}),
+        "initial_states": sorted(states) if states else "drawn by the seed",
+        "seeds": sorted({spec.seed for spec in specs}),
+        "settle_steps": protocol.settle_steps,
+        "cameras": list(protocol.cameras),
+        "image_transform": protocol.image_transform,
+    }
 
 
-def _check_numbers(tasks: Sequence[str], *, episodes_per_task: int, num_envs: int) -> None:
-    if not tasks:
-        raise ValueError("tasks: got none, expected at least one task")
-    for option, value in (("episodes_per_task", episodes_per_task), ("num_envs", num_envs)):
-        if value < 1:
-            raise ValueError(f"{option} must be at least 1, got {value}")
+def _warnings(provenance: Mapping[str, Any]) -> list[str]:
+    """What may spoil the result, which is also logged."""
+    recorded = (provenance["training_data"] or {}).get("mujoco")
+    found = lighting_warning(recorded, provenance["simulator"].get("mujoco")) if provenance["render"] else None
+    warnings = [] if found is None else [f"the policy's training data were drawn otherwise: {found}"]
+    for warning in warnings:
+        logger.warning(warning)
+    return warnings
+
+
+def _check_numbers(**options: tuple[int, int]) -> None:
+    for option, (value, least) in options.items():
+        if value < least:
+            raise ValueError(f"{option} must be at least {least}, got {value}")

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -27,13 +29,25 @@ class PolicyInputs:
         pixels: (B, 3, H, W) uint8 frames of each camera, at the camera's size.
         agent_pos: (B, P) proprioception, or None where the policy takes none.
         tasks: B instructions; empty where the policy takes none.
+        rows: B numbers of rows, whose histories these observations continue.
         batched: Whether the observation came with a batch dimension.
     """
 
     pixels: dict[str, Tensor]
     agent_pos: Tensor | None
     tasks: list[str]
+    rows: list[int]
     batched: bool
+
+    def take(self, rows: list[int], device: torch.device) -> PolicyInputs:
+        """The inputs of some rows, on a device; a row may come more than once."""
+        return replace(
+            self,
+            pixels={camera: frames[rows].to(device) for camera, frames in self.pixels.items()},
+            agent_pos=None if self.agent_pos is None else self.agent_pos[rows].to(device),
+            tasks=[self.tasks[row] for row in rows] if self.tasks else [],
+            rows=[self.rows[row] for row in rows],
+        )
 
     def frames(self, config: BakuConfig) -> dict[str, Tensor]:
         """(B, 1, 3, S, S) in [0, 1] of each camera of `config`, at its image size."""
@@ -62,8 +76,8 @@ def resize_frames(frames: Tensor, size: int) -> Tensor:
 class TokenHistory:
     """The tokens of each row's last observations, oldest first.
 
-    Rows restart alone, so they may hold different numbers of steps: a shorter row is filled up at its end, which a
-    causal trunk does not see.
+    Rows restart alone, so they hold different numbers of steps. Every row is filled up at its end to the full length:
+    a causal trunk does not see the filling, and what it makes of a row does not depend on how long others are.
 
     Args:
         length: Steps kept.
@@ -71,43 +85,34 @@ class TokenHistory:
 
     def __init__(self, length: int):
         self.length = length
-        self._buffer: Tensor | None = None  # (B, length, N, D)
-        self._count: Tensor | None = None  # (B,) steps held
+        self._steps: dict[int, deque[Tensor]] = {}  # (N, D) each
 
-    @property
-    def tokens(self) -> Tensor:
-        """(B, longest row, N, D)."""
-        return self._buffer[:, : int(self._count.max())]
+    def append(self, tokens: Tensor, rows: Sequence[int]) -> Tensor:
+        """Adds one step, dropping the oldest where a row is full.
 
-    def append(self, tokens: Tensor) -> None:
-        """Adds one step, (B, 1, N, D), dropping the oldest where a row is full.
+        Args:
+            tokens: (B, 1, N, D).
+            rows: B numbers of rows; one that comes more than once must have the same tokens each time.
 
-        Raises:
-            ValueError: Another number of rows than before.
+        Returns:
+            (B, length, N, D), the rows' steps.
         """
-        if self._buffer is None:
-            self._buffer = tokens.new_zeros(len(tokens), self.length, *tokens.shape[2:])
-            self._count = torch.zeros(len(tokens), dtype=torch.long, device=tokens.device)
-        if len(tokens) != len(self._buffer):
-            raise ValueError(
-                f"The batch went from {len(self._buffer)} rows to {len(tokens)}; call reset() before that."
-            )
-        full = (self._count == self.length)[:, None, None, None]
-        self._buffer = torch.where(full, self._buffer.roll(-1, dims=1), self._buffer)
-        slot = self._count.clamp(max=self.length - 1)
-        self._buffer[torch.arange(len(tokens), device=tokens.device), slot] = tokens[:, 0]
-        self._count = slot + 1
+        for row, step in dict(zip(rows, tokens[:, 0], strict=True)).items():
+            self._steps.setdefault(row, deque(maxlen=self.length)).append(step)
+        filled = tokens.new_zeros(len(rows), self.length, *tokens.shape[2:])
+        for position, row in enumerate(rows):
+            for step, token in enumerate(self._steps[row]):
+                filled[position, step] = token
+        return filled
 
-    def last_step(self, values: Tensor) -> Tensor:
+    def last_step(self, values: Tensor, rows: Sequence[int]) -> Tensor:
         """(B, ...) from (B, steps, ...): what belongs to each row's newest observation."""
-        return values[torch.arange(len(values), device=values.device), self._count - 1]
+        return torch.stack([value[len(self._steps[row]) - 1] for value, row in zip(values, rows, strict=True)])
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
         """Forgets the steps of some rows, or everything."""
-        if indices is None:
-            self._buffer = self._count = None
-        elif self._count is not None:
-            self._count[check_rows(indices, len(self._count))] = 0
+        for row in list(self._steps) if indices is None else indices:
+            self._steps.pop(row, None)
 
 
 class ActingMixin:
@@ -115,34 +120,47 @@ class ActingMixin:
 
     A subclass calls `_init_acting` in its `__init__` and gives `_acting_configs`, `_action_normalizer` and
     `_predict_chunk`.
+
+    Attributes:
+        acting_batch_size: Rows that are predicted at once, a smaller group being filled up with one of its rows, so
+            that the numbers do not depend on how many rows are predicted together; None for all of them.
     """
 
     config: ActingConfig
     device: torch.device
+    acting_batch_size: int | None = None
     _language_encoder: LanguageEncoder | None
-    _executor: TemporalAggregator | OpenLoop | None
+    _executors: dict[int, TemporalAggregator | OpenLoop]
     _histories: dict[str, TokenHistory]
+    _num_rows: int | None
+    _executed_length: int | None
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
         """Starts new episodes.
 
         Args:
             indices: Rows of the batch that start a new episode; None for all, whose number may then change.
+
+        Raises:
+            ValueError: A row is outside the batch.
         """
-        for state in (self._executor, *self._histories.values()):
-            if state is not None:
-                state.reset(indices)
         if indices is None:
-            self._executor = None
-            self._histories = {}
+            self._executors, self._histories, self._num_rows = {}, {}, None
+        elif self._num_rows is not None:
+            rows = check_rows(indices, self._num_rows)
+            for row in rows:
+                self._executors.pop(row, None)
+            for history in self._histories.values():
+                history.reset(rows)
 
     @torch.no_grad()
-    def select_action(self, observation: Mapping[str, Any]) -> np.ndarray:
+    def select_action(self, observation: Mapping[str, Any], active: Sequence[int] | None = None) -> np.ndarray:
         """One control step.
 
         Args:
             observation: `{"pixels": {camera: uint8 (H, W, 3) or (B, H, W, 3)}, "agent_pos": (P,) or (B, P), "task": str
                 or list of str}`; what the policy has no token for is not looked at.
+            active: Rows that take a step; the others are neither looked at nor advanced, and get zeros. None for all.
 
         Returns:
             float32 (A,) or (B, A), in the environment's units and within the range of the training actions.
@@ -151,14 +169,80 @@ class ActingMixin:
             ValueError: The policy has no actions yet, or the observation lacks something or has the wrong size.
         """
         normalizer = self._action_normalizer()
-        inputs = read_observation(observation, self._acting_configs(), self.device)
+        inputs = read_observation(observation, self._acting_configs())
+        rows = self._rows_to_advance(inputs.rows, active)
         with _evaluation_mode(self):
-            # With a history every observation must be seen, even when its prediction is not used.
-            executor, chunk = self._chunk_executor(), None
-            if executor.needs_chunk or any(config.history > 1 for config in self._acting_configs()):
-                chunk = self._predict_chunk(inputs)
-        action = normalizer.denormalize(executor.update(chunk).float().clamp(-1, 1)).cpu().numpy()
-        return action if inputs.batched else action[0]
+            chunks = self._predict_chunks(inputs, [row for row in rows if self._needs_prediction(row)])
+        actions = np.zeros((len(inputs.rows), self._acting_configs()[-1].action_dim), dtype=np.float32)
+        if rows:
+            executed = torch.cat([self._executor(row).update(chunks.get(row)) for row in rows]).clamp(-1, 1)
+            actions[rows] = normalizer.denormalize(executed.to(self.device)).cpu().numpy()
+        return actions if inputs.batched else actions[0]
+
+    def reads_next(self) -> NDArray[np.bool_]:
+        """(B,) whether the next `select_action` looks at the pictures of each row of the last one.
+
+        A row in the middle of its chunk does not; one that was reset since does.
+        """
+        rows = range(self._num_rows or 0)
+        return np.array([bool(self.cameras) and self._needs_prediction(row) for row in rows], dtype=np.bool_)
+
+    def execute_chunks(self, length: int | None) -> None:
+        """Has the first `length` actions of each chunk executed, whatever the config says, and starts new episodes.
+
+        Args:
+            length: Actions executed of a chunk before the next is predicted; None goes back to the config.
+
+        Raises:
+            ValueError: A chunk does not hold that many.
+        """
+        chunk_size = self._acting_configs()[-1].chunk_size
+        if length is not None and not 1 <= length <= chunk_size:
+            raise ValueError(
+                f"this policy predicts chunks of {chunk_size} actions, so it cannot execute {length} of each; choose "
+                f"an executed chunk length of 1 to {chunk_size}."
+            )
+        self._executed_length = length
+        self.reset()
+
+    @property
+    def executed_chunk_length(self) -> int:
+        """Actions executed of each chunk; 1 with temporal aggregation, which predicts at every step."""
+        if self._executed_length is not None:
+            return self._executed_length
+        if self.config.execution == "temporal_aggregation":
+            return 1
+        return self.config.n_action_steps or self._acting_configs()[-1].chunk_size
+
+    @property
+    def acting_settings(self) -> dict[str, Any]:
+        """What decides the actions beside weights and chunk length, for records of evaluations."""
+        open_loop = self._executed_length is not None or self.config.execution == "open_loop"
+        return {
+            "execution": "open_loop" if open_loop else "temporal_aggregation",
+            "aggregation_decay": None if open_loop else self.config.aggregation_decay,
+            "language_encoder": self.config.language_encoder,
+        }
+
+    @property
+    def cameras(self) -> tuple[str, ...]:
+        """Names of the cameras that the policy looks at."""
+        return tuple(dict.fromkeys(camera for config in self._acting_configs() for camera in config.cameras))
+
+    @property
+    def agent_pos_dim(self) -> int | None:
+        """P, the length of the proprioception that the policy takes; None where it takes none."""
+        sizes = {config.proprioception_dim for config in self._acting_configs()} - {None}
+        return sizes.pop() if sizes else None
+
+    @property
+    def action_dim(self) -> int:
+        """A, the length of an action.
+
+        Raises:
+            ValueError: The policy has no actions yet.
+        """
+        return self._action_normalizer().size
 
     @property
     def language_encoder(self) -> LanguageEncoder:
@@ -187,8 +271,8 @@ class ActingMixin:
 
     def _init_acting(self) -> None:
         self._language_encoder = None
-        self._executor = None
-        self._histories = {}
+        self._executors, self._histories = {}, {}
+        self._num_rows = self._executed_length = None
 
     @abstractmethod
     def _acting_configs(self) -> list[BakuConfig]:
@@ -202,23 +286,42 @@ class ActingMixin:
     def _predict_chunk(self, inputs: PolicyInputs) -> Tensor:
         """(B, Q, A) normalised actions, after every history has taken in the observation."""
 
-    def _chunk_executor(self) -> TemporalAggregator | OpenLoop:
-        if self._executor is None:
-            chunk_size = self._acting_configs()[-1].chunk_size
-            if self.config.execution == "open_loop":
-                self._executor = OpenLoop(chunk_size, self.config.n_action_steps)
+    def _rows_to_advance(self, rows: list[int], active: Sequence[int] | None) -> list[int]:
+        if self._num_rows not in (None, len(rows)):
+            raise ValueError(f"The batch went from {self._num_rows} rows to {len(rows)}; call reset() before that.")
+        self._num_rows = len(rows)
+        return rows if active is None else check_rows(active, len(rows))
+
+    def _needs_prediction(self, row: int) -> bool:
+        # With a history every observation must be seen, even when its prediction is not used.
+        return self._executor(row).needs_chunk or any(config.history > 1 for config in self._acting_configs())
+
+    def _predict_chunks(self, inputs: PolicyInputs, rows: list[int]) -> dict[int, Tensor]:
+        """{row: (1, Q, A) float32 on the CPU}, where chunks are executed row by row."""
+        chunks: dict[int, Tensor] = {}
+        size = self.acting_batch_size or max(len(rows), 1)
+        for start in range(0, len(rows), size):
+            part = rows[start : start + size]
+            filled = part + part[-1:] * (size - len(part))
+            chunk = self._predict_chunk(inputs.take(filled, self.device)).float().cpu()
+            chunks.update(zip(part, chunk.split(1), strict=False))
+        return chunks
+
+    def _executor(self, row: int) -> TemporalAggregator | OpenLoop:
+        if row not in self._executors:
+            chunk_size, length = self._acting_configs()[-1].chunk_size, self._executed_length
+            if length is not None or self.config.execution == "open_loop":
+                self._executors[row] = OpenLoop(chunk_size, length or self.config.n_action_steps)
             else:
-                self._executor = TemporalAggregator(chunk_size, self.config.aggregation_decay)
-        return self._executor
+                self._executors[row] = TemporalAggregator(chunk_size, self.config.aggregation_decay)
+        return self._executors[row]
 
     def _history(self, name: str, length: int) -> TokenHistory:
         return self._histories.setdefault(name, TokenHistory(length))
 
 
-def read_observation(
-    observation: Mapping[str, Any], configs: Sequence[BakuConfig], device: torch.device
-) -> PolicyInputs:
-    """What the trunks need of an observation, checked and as a batch.
+def read_observation(observation: Mapping[str, Any], configs: Sequence[BakuConfig]) -> PolicyInputs:
+    """What the trunks need of an observation, checked and as a batch, on the CPU.
 
     Raises:
         ValueError: A camera, agent_pos or the task is missing, or a size is wrong.
@@ -239,14 +342,16 @@ def read_observation(
     rows = {len(array) if batched else 1 for array in arrays}
     if len(rows) != 1:
         raise ValueError(f"The observation's cameras and agent_pos must have the same number of rows, got {rows}.")
+    num_rows = rows.pop()
     needs_task = any(config.language_dim is not None for config in configs)
     return PolicyInputs(
         pixels={
-            camera: torch.from_numpy(np.ascontiguousarray(array)).to(device).permute(0, 3, 1, 2)
+            camera: torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
             for camera, array in frames.items()
         },
-        agent_pos=None if agent_pos is None else torch.from_numpy(agent_pos).to(device),
-        tasks=_tasks(observation, rows.pop()) if needs_task else [],
+        agent_pos=None if agent_pos is None else torch.from_numpy(agent_pos),
+        tasks=_tasks(observation, num_rows) if needs_task else [],
+        rows=list(range(num_rows)),
         batched=batched,
     )
 

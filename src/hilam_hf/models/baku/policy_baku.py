@@ -112,8 +112,8 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             agent_pos=self._normalized_agent_pos(add_step(inputs.agent_pos, 3)),
         )
         history = self._history("trunk", config.history)
-        history.append(tokens)
-        return history.last_step(self.model.decode(prompt, history.tokens)[0])
+        tokens = history.append(tokens, inputs.rows)
+        return history.last_step(self.model.decode(prompt, tokens)[0], inputs.rows)
 
 
 def add_step(values: Tensor | None, ndim: int) -> Tensor | None:

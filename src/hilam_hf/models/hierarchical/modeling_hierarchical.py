@@ -360,8 +360,8 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         frames = inputs.frames(high)
         prompt, tokens = self.high_level.encode_observation(frames, language, agent_pos)
         history = self._history("high", high.history)
-        history.append(tokens)
-        skill = history.last_step(self.high_level.decode(prompt, history.tokens)[0])  # (B, 1, S)
+        steps = history.append(tokens, inputs.rows)
+        skill = history.last_step(self.high_level.decode(prompt, steps)[0], inputs.rows)  # (B, 1, S)
 
         camera_tokens = self._reusable_camera_tokens(tokens)
         if camera_tokens is None:
@@ -369,8 +369,8 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             camera_tokens = self._shared_camera_tokens(frames, language)
         prompt, tokens = self.low_level.encode_observation(frames, language, agent_pos, skill, camera_tokens)
         history = self._history("low", low.history)
-        history.append(tokens)
-        return history.last_step(self.low_level.decode(prompt, history.tokens)[0])
+        steps = history.append(tokens, inputs.rows)
+        return history.last_step(self.low_level.decode(prompt, steps)[0], inputs.rows)
 
 
 def regression_loss(kind: str, predictions: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:

@@ -1,0 +1,202 @@
+"""Picking objects up, carrying them and setting them down."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from .arm import OPEN, Arm, Plan, Vector
+from .grasping import Grasp, GraspStyle, search_grasps
+
+_ATTEMPTS = 3
+_STAND_OFF = 0.08
+"""Distance along the approach from which the hand goes down on a grasp."""
+_SHALLOWER = (1.0, 0.75, 0.55, 0.4)
+"""Shares of a style's depth that are tried until a grasp is free."""
+_LEANS = tuple(math.radians(angle) for angle in (30.0, -30.0, 50.0, -50.0))
+"""Angles by which the hand leans over to grasp an object that is not free from above."""
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where a held object shall be set down.
+
+    Attributes:
+        position: (2,) for the origin of the object's body, in the horizontal plane.
+        support: Height of what it shall stand on.
+        drop: Height above the support at which the hand lets go.
+        tolerance: Distance in the plane that is near enough.
+        rotation: (3, 3) of the hand; None for the rotation of the grasp.
+        clearance: Height to keep over what is in the way.
+        retreat: How far the hand leaves along its approach.
+    """
+
+    position: Vector
+    support: float
+    drop: float = 0.006
+    tolerance: float = 0.008
+    rotation: Vector | None = None
+    clearance: float = 0.035
+    retreat: float = 0.09
+
+
+@dataclass
+class GraspChoice:
+    """Chooses among grasps: at random among nearly equal ones, never one that has failed.
+
+    Attributes:
+        generator: Source of the choice; None always takes the best.
+        failed: Grasps that have failed: yaw, and position relative to the object's middle.
+    """
+
+    generator: np.random.Generator | None = None
+    failed: dict[str, list[Grasp]] = field(default_factory=dict)
+
+    def choose(self, name: str, grasps: list[Grasp], variety: float) -> Grasp | None:
+        """Take one of the grasps of an object, sorted by their scores; None when there is none left.
+
+        Args:
+            name: Object.
+            grasps: Its grasps, the best first.
+            variety: Grasps whose scores differ less are equally good.
+        """
+        failed = self.failed.get(name, [])
+        left = [grasp for grasp in grasps if not any(grasp.resembles(other) for other in failed)]
+        if not left:
+            return None
+        best = left[0]
+        equal = [g for g in left if g.hits <= best.hits and g.score > best.score - variety]
+        return best if self.generator is None else equal[int(self.generator.integers(len(equal)))]
+
+    def reject(self, name: str, grasp: Grasp) -> None:
+        """Remember that a grasp has failed."""
+        self.failed.setdefault(name, []).append(grasp)
+
+
+def pick(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice, avoid: Collection[str] = ()) -> Plan:
+    """Grasp an object and lift it by 5 cm, with another grasp each time that it slips.
+
+    Args:
+        arm: The arm.
+        name: Object.
+        style: How to grasp it.
+        choice: Chooses among the grasps that fit.
+        avoid: Objects that don't count as obstacles.
+
+    Returns:
+        Whether the object is lifted.
+    """
+    for _ in range(_ATTEMPTS):
+        grasp = find_grasp(arm, name, style, choice, avoid)
+        if grasp is None:
+            return False
+        yield from reach(arm, grasp, [name])
+        yield from arm.close(rotation=grasp.rotation, at=grasp.position)
+        if (yield from lift(arm, name, grasp.rotation)):
+            return True
+        choice.reject(name, grasp)
+        yield from arm.open(rotation=grasp.rotation)
+        yield from arm.shift(-0.08 * grasp.rotation[:, 2], "retract", rotation=grasp.rotation)
+    return False
+
+
+def find_grasp(
+    arm: Arm, name: str, style: GraspStyle, choice: GraspChoice, avoid: Collection[str] = ()
+) -> Grasp | None:
+    """Choose a grasp of an object: as deep as the style asks, shallower or leaning over where that isn't free."""
+    points, obstacles = arm.scene.points(name), arm.scene.obstacles([name, *avoid])
+    styles = [replace(style, depth=share * style.depth) for share in _SHALLOWER]
+    styles += [replace(style, lean=lean) for lean in _LEANS]
+    best: Grasp | None = None
+    for variant in styles:
+        grasps = search_grasps(points, obstacles, variant, arm.reachable)
+        grasp = choice.choose(name, grasps, style.variety)
+        if grasp is not None and (best is None or grasp.hits < best.hits):
+            best = grasp
+        if best is not None and best.hits == 0:
+            break
+    return best
+
+
+def reach(arm: Arm, grasp: Grasp, without: Collection[str]) -> Plan:
+    """Bring the open hand over obstacles to a grasp and down on it; returns whether it got there."""
+    arm.gripper = OPEN
+    before = grasp.position - _STAND_OFF * grasp.rotation[:, 2]
+    yield from fly(arm, before, grasp.rotation, without)
+    yield from arm.move(before, grasp.rotation, "approach", tolerance=0.012, angle=0.08, steps=40)
+    return (
+        yield from arm.move(
+            grasp.position, grasp.rotation, "descend", tolerance=0.005, angle=0.05, steps=30, limit=0.6
+        )
+    )
+
+
+def fly(arm: Arm, goal: Vector, rotation: Vector, without: Collection[str] = ()) -> Plan:
+    """Bring the free hand to above a place, over what stands in between."""
+    start = arm.scene.hand_position
+    height = arm.travel_height(start, goal, 0.0, without, clearance=0.03)
+    if start[2] < height - 0.02 and np.linalg.norm((start - goal)[:2]) > 0.05:
+        over = np.array([*start[:2], max(height, goal[2])])
+        yield from arm.move(over, rotation, "clear", tolerance=0.03, angle=9.0, steps=25)
+    above = np.array([*goal[:2], max(goal[2], min(height, arm.scene.hand_position[2]))])
+    near = 0.015 if height > goal[2] + 0.03 else 0.03
+    return (yield from arm.move(above, rotation, "approach", tolerance=near, angle=0.25, steps=60))
+
+
+def lift(arm: Arm, name: str, rotation: Vector, height: float = 0.05) -> Plan:
+    """Raise a grasped object the way that the hand came; returns whether it comes along."""
+    start = arm.scene.position(name)[2]
+    target = arm.scene.hand_position - height * rotation[:, 2]
+    yield from arm.move(target, rotation, "lift", tolerance=0.02, angle=9.0, steps=12, limit=0.8)
+    return bool(arm.scene.position(name)[2] > start + 0.015)
+
+
+def place(arm: Arm, name: str, spot: Spot) -> Plan:
+    """Carry the held object to a spot, lower it, let go and leave.
+
+    Returns:
+        False when the object was lost on the way; the hand is then open.
+    """
+    scene, rotation = arm.scene, spot.rotation
+    held = scene.hand_rotation
+    rotation = held if rotation is None else rotation
+    grip = float(np.linalg.norm(scene.position(name) - scene.hand_position))
+
+    def offset() -> Vector:
+        return scene.position(name) - scene.hand_position
+
+    def lost() -> bool:
+        return bool(np.linalg.norm(offset()) > grip + 0.05)
+
+    def over(height: float) -> Vector:
+        return np.array([*(spot.position - offset()[:2]), height])
+
+    below = _below(arm, name)
+    start = scene.hand_position
+    way = arm.travel_height(start, over(0.0), below, [name], spot.clearance)
+    height = min(max(way, spot.support + below + 0.03), arm.highest(over(0.0)))
+    straight = np.array([*start[:2], height])
+    yield from arm.move(straight, held, "lift", tolerance=0.025, angle=9.0, steps=40)
+    yield from arm.move(lambda: over(height), rotation, "carry", tolerance=0.02, angle=0.3, lost=lost)
+    near = spot.tolerance + 0.004
+    yield from arm.move(lambda: over(height), rotation, "carry", tolerance=near, angle=0.08, steps=25, lost=lost)
+    if lost():
+        yield from arm.open()
+        return False
+    low = spot.support + spot.drop + _below(arm, name)
+    while low < height - 0.005 and arm.blocked(over(low), rotation, [name]):
+        low += 0.005
+    yield from arm.move(
+        lambda: over(low), rotation, "place", tolerance=spot.tolerance, angle=0.08, steps=40, limit=0.6
+    )
+    yield from arm.open()
+    yield from arm.shift(-spot.retreat * scene.hand_rotation[:, 2], "retract", rotation=rotation, steps=20)
+    return True
+
+
+def _below(arm: Arm, name: str) -> float:
+    """How far an object reaches below the grip site."""
+    return float(arm.scene.hand_position[2] - arm.scene.points(name)[:, 2].min())

@@ -1,0 +1,61 @@
+"""LIBERO (Liu et al. 2023, arXiv:2306.03310): suites, initial states, assets, and gymnasium environments.
+
+Names are imported when they are used: tasks can be listed without a simulator.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .assets import assets_fingerprint, find_assets
+    from .environment import LiberoEnv, transform_image
+    from .initial_states import read_initial_states
+    from .robot_state import RobotState, proprioception, proprioception_dim
+    from .simulator import LiberoSimulator
+    from .suites import SUITES, LiberoTask, libero_tasks, normalize_suite, parse_task
+
+_MODULES = {
+    "LiberoEnv": "environment",
+    "LiberoSimulator": "simulator",
+    "LiberoTask": "suites",
+    "RobotState": "robot_state",
+    "SUITES": "suites",
+    "assets_fingerprint": "assets",
+    "find_assets": "assets",
+    "libero_tasks": "suites",
+    "normalize_suite": "suites",
+    "parse_task": "suites",
+    "proprioception": "robot_state",
+    "proprioception_dim": "robot_state",
+    "read_initial_states": "initial_states",
+    "transform_image": "environment",
+}
+
+__all__ = [
+    "SUITES",
+    "LiberoEnv",
+    "LiberoSimulator",
+    "LiberoTask",
+    "RobotState",
+    "assets_fingerprint",
+    "find_assets",
+    "libero_tasks",
+    "normalize_suite",
+    "parse_task",
+    "proprioception",
+    "proprioception_dim",
+    "read_initial_states",
+    "transform_image",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,206 @@
+"""LIBERO's tasks as environments: what is seen and felt, how episodes start and end, bad input."""
+
+import gymnasium
+import numpy as np
+import pytest
+from scipy.spatial.transform import Rotation
+
+from hilam_hf.envs.libero import LiberoEnv, RobotState, proprioception, proprioception_dim, transform_image
+from hilam_hf.envs.libero.host import LiberoHost
+from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.rotations import quaternion_to_axis_angle
+
+pytestmark = pytest.mark.sim
+SMALL = get_protocol("openvla").with_options(image_size=32, settle_steps=2)
+STILL = np.zeros(7, np.float32)
+
+
+@pytest.fixture(scope="module")
+def env(libero_assets):
+    environment = LiberoEnv("libero_object/2", protocol=SMALL, quality="fast", assets=libero_assets)
+    yield environment
+    environment.close()
+
+
+def _start(env, seed=0, initial_state=0, **options):
+    return env.reset(seed=seed, options={"initial_state": initial_state}, **options)
+
+
+def test_observations_fit_their_space_and_say_what_they_are(env):
+    observation, info = _start(env, seed=3, initial_state=5)
+    assert env.observation_space.contains(observation)
+    assert set(observation["pixels"]) == {"agentview", "robot0_eye_in_hand"}
+    assert info == {
+        "success": False,
+        "is_success": False,
+        "task": "libero_object/2",
+        "instruction": "pick up the salad dressing and place it in the basket",
+        "seed": 3,
+        "initial_state": 5,
+    }
+    assert isinstance(env, gymnasium.Env) and env.fps == 20.0
+
+
+def test_seed_and_initial_state_determine_the_episode(env):
+    def states(seed, number, actions):
+        _start(env, seed, number, draw=False)
+        return np.stack([env.step(action, draw=False)[0]["agent_pos"] for action in actions])
+
+    actions = np.random.default_rng(0).uniform(-1, 1, (4, 7))
+    first = states(0, 1, actions)
+    assert not np.array_equal(states(0, 2, actions), first)
+    np.testing.assert_array_equal(states(0, 1, actions), first)
+
+
+def test_settling_is_done_in_the_reset_and_does_not_count(env, libero_assets):
+    _start(env, draw=False)
+    assert env.simulator.data.time == pytest.approx(env.initial_states[0][0] + 2 * 0.05)
+    outcomes = [env.step(STILL, draw=False) for _ in range(2)]
+    assert not any(truncated for *_, truncated, _ in outcomes)
+    short = LiberoEnv("libero_object/2", protocol=SMALL, render=False, assets=libero_assets, max_steps=2)
+    _start(short)
+    assert [short.step(STILL)[3] for _ in range(2)] == [False, True]
+    short.close()
+
+
+def test_pictures_are_drawn_when_asked_for(env):
+    observation, _ = _start(env, draw=False)
+    assert "pixels" not in observation
+    assert "pixels" in env.step(STILL)[0]
+    assert "pixels" not in env.step(STILL, draw=False)[0]
+
+
+def test_actions_move_the_hand_in_the_worlds_frame_and_close_fingers(env):
+    _start(env, draw=False)
+    start = env.robot_state()
+    for _ in range(15):
+        env.step(np.array([0.5, 0.0, 0.4, 0.0, 0.0, 0.6, 1.0]), draw=False)
+    end = env.robot_state()
+    moved = end.ee_position - start.ee_position
+    assert moved[0] > 0.05 and moved[2] > 0.04 and abs(moved[1]) < 0.02
+    turn = Rotation.from_quat(end.ee_quaternion) * Rotation.from_quat(start.ee_quaternion).inv()
+    assert turn.as_rotvec()[2] > 0.3 and np.abs(turn.as_rotvec()[:2]).max() < 0.1
+    assert np.abs(end.gripper_positions).max() < np.abs(start.gripper_positions).min()
+
+
+def test_success_is_liberos_and_ends_the_episode(env, monkeypatch):
+    _start(env, draw=False)
+    monkeypatch.setattr(env.simulator.environment, "_check_success", lambda: True)
+    _, reward, terminated, truncated, info = env.step(STILL, draw=False)
+    assert (reward, terminated, truncated, info["success"]) == (1.0, True, False, True)
+    monkeypatch.setattr(env, "terminate_on_success", False)
+    assert env.step(STILL, draw=False)[2] is False
+
+
+def test_orientation_of_pictures():
+    raw = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
+    np.testing.assert_array_equal(transform_image(raw, "none"), raw)
+    np.testing.assert_array_equal(transform_image(raw, "flip_vertical"), [raw[1], raw[0]])
+    np.testing.assert_array_equal(transform_image(raw, "rotate_180"), [raw[1][::-1], raw[0][::-1]])
+    with pytest.raises(ValueError, match="image transform must be none, flip_vertical or rotate_180; got 'mirror'"):
+        transform_image(raw, "mirror")
+
+
+def test_the_upright_picture_has_the_robot_at_the_top(env):
+    # agentview looks at the robot, whose light links stand above the floor's middle.
+    _start(env)
+    picture = env.simulator.draw(["agentview"], 32, env.quality)["agentview"]
+    upright = transform_image(picture, "flip_vertical").astype(int)
+    rotated = transform_image(picture, "rotate_180").astype(int)
+    np.testing.assert_array_equal(rotated, upright[:, ::-1])
+    np.testing.assert_array_equal(env.render(), rotated)
+    hand = env.robot_state().ee_position
+    model, data = env.simulator.model, env.simulator.data
+    camera = model.camera("agentview").id
+    seen = (hand - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
+    assert seen[1] > 0  # the hand is above the view's middle
+
+
+def test_axis_angle_is_robosuites_and_a_rotation():
+    from robosuite.utils.transform_utils import quat2axisangle
+
+    quaternions = np.random.default_rng(0).normal(size=(200, 4))
+    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
+    quaternions = np.concatenate([quaternions, [[0, 0, 0, 1], [0, 0, 0, -1], [1, 0, 0, 0], [-1, 0, 0, 0]]])
+    vectors = quaternion_to_axis_angle(quaternions)
+    expected = np.stack([quat2axisangle(quaternion.copy()) for quaternion in quaternions])
+    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-14)
+    difference = Rotation.from_rotvec(vectors) * Rotation.from_quat(quaternions).inv()
+    np.testing.assert_allclose(difference.magnitude(), 0, atol=1e-7)
+    assert np.linalg.norm(vectors, axis=1).max() > np.pi
+    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
+        quaternion_to_axis_angle(np.zeros(3))
+
+
+def test_layouts_of_proprioception():
+    state = RobotState(
+        ee_position=np.array([1.0, 2.0, 3.0]),
+        ee_quaternion=np.array([0.0, np.sin(0.2), 0.0, np.cos(0.2)]),
+        joint_positions=np.arange(7) + 10.0,
+        gripper_positions=np.array([0.04, -0.04]),
+    )
+    expected = {
+        "ee_axis_angle_gripper": [1, 2, 3, 0, 0.4, 0, 0.04, -0.04],
+        "joints_gripper": [10, 11, 12, 13, 14, 15, 16, 0.04, -0.04],
+        "gripper_joints": [0.04, -0.04, 10, 11, 12, 13, 14, 15, 16],
+    }
+    for layout, values in expected.items():
+        np.testing.assert_allclose(proprioception(state, layout), values, atol=1e-6)
+        assert proprioception_dim(layout) == len(values)
+    with pytest.raises(ValueError, match="LIBERO has no proprioception 'ee_gripper'"):
+        proprioception(state, "ee_gripper")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"protocol": "metaworld"}, "protocol metaworld is for metaworld, not for LIBERO"),
+        ({"protocol": "vla"}, "unknown protocol 'vla'; there are openvla"),
+        ({"quality": "best"}, "render quality must be one of exact, fast; got 'best'"),
+        ({"task": "libero_object/12"}, "tasks are numbered 0 to 9"),
+        ({"max_steps": 0}, "max_steps must be at least 1"),
+        ({"assets": "/nowhere"}, "/nowhere: there is no such folder of LIBERO assets"),
+        ({"protocol": SMALL.with_options(cameras=("wrist",))}, "has no camera wrist; it has .*agentview"),
+    ],
+)
+def test_bad_options_are_named(libero_assets, options, message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
+        LiberoEnv(**{"render": False, "assets": libero_assets, **options})
+
+
+def test_bad_calls_are_named(env, libero_assets):
+    _start(env, draw=False)
+    with pytest.raises(ValueError, match=r"libero_object/2, step 0: an action must be 7 finite numbers"):
+        env.step(np.zeros(4))
+    with pytest.raises(ValueError, match=r"7 finite numbers, got \[nan"):
+        env.step(np.full(7, np.nan))
+    with pytest.raises(ValueError, match="has fixed initial states: pass"):
+        env.reset(seed=0)
+    with pytest.raises(ValueError, match="has initial states 0 to 49, got 50"):
+        _start(env, initial_state=50)
+    fresh = LiberoEnv("libero_object/2", protocol="baku", render=False, assets=libero_assets)
+    with pytest.raises(RuntimeError, match="before reset"):
+        fresh.step(STILL)
+    with pytest.raises(ValueError, match="protocol baku draws initial states, got number 3"):
+        _start(fresh, initial_state=3)
+    fresh.reset(seed=0)
+    fresh.close()
+    fresh.close()
+
+
+def test_host_replaces_the_environment_and_quotes_versions(libero_assets):
+    host = LiberoHost(protocol=SMALL, render=False, assets=str(libero_assets), extras=("expert_action",))
+    with pytest.raises(RuntimeError, match="before reset"):
+        host.step(STILL, False)
+    for task in ("libero_object/2", "libero_object/2", "libero_object/3"):
+        observation, info = host.reset(EpisodeSpec(task, 0, 7, 0), False)
+        assert info["task"] == task
+        assert observation["expert_action"].shape == (7,)
+    observation, *_ = host.step(observation["expert_action"], False)
+    assert np.isfinite(observation["expert_action"]).all()
+    record = host.provenance()
+    assert record["mujoco"] == "3.3.0" and record["renderer"] is None and len(record["assets_fingerprint"]) == 16
+    assert host.fps() == 20.0 and host.memory() > 2**27
+    host.close()
+    with pytest.raises(ValueError, match="LIBERO's observations have no privileged"):
+        LiberoHost(protocol=SMALL, extras=("privileged",), assets=str(libero_assets))

@@ -1,0 +1,76 @@
+"""Small robot demonstrations whose frames and rows can be told apart."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from hilam_hf.data import RobotDemonstration
+
+HEIGHT, WIDTH = 32, 48
+BDDL = (
+    "(define (problem LIBERO_Tabletop_Manipulation)\n  (:domain robosuite)\n  (:language Put the bowl on the stove)\n)"
+)
+
+# Of a picture as the renderer gives it: top left, top right, bottom left, bottom right.
+CORNERS = ((250, 10, 10), (10, 250, 10), (10, 10, 250), (250, 250, 250))
+
+
+def pictures(num_frames: int, start: int = 0, height: int = HEIGHT, width: int = WIDTH) -> NDArray[np.uint8]:
+    """(T, H, W, 3): grey that tells the frame's number, `start` and on, with a corner of each colour."""
+    frames = np.empty((num_frames, height, width, 3), np.uint8)
+    frames[:] = (10 + 6 * (start + np.arange(num_frames)))[:, None, None, None]
+    h, w = height // 4, width // 4
+    for (rows, columns), colour in zip(
+        (
+            (slice(h), slice(w)),
+            (slice(h), slice(-w, None)),
+            (slice(-h, None), slice(w)),
+            (slice(-h, None), slice(-w, None)),
+        ),
+        CORNERS,
+        strict=True,
+    ):
+        frames[:, rows, columns] = colour
+    return frames
+
+
+def read_pictures(frames: NDArray[np.uint8]) -> tuple[list[int], list[int]]:
+    """Numbers of (N, H, W, 3) frames, and which of `CORNERS` lies in the first frame's four corners."""
+    height, width = frames.shape[1:3]
+    middle = frames[:, height // 2 - 2 : height // 2 + 2, width // 2 - 2 : width // 2 + 2].astype(float)
+    numbers = ((middle.mean(axis=(1, 2, 3)) - 10) / 6).round().astype(int).tolist()
+    found = [frames[0, row, column].astype(int) for row in (2, -3) for column in (2, -3)]
+    distances = [[np.abs(pixel - np.array(colour)).sum() for colour in CORNERS] for pixel in found]
+    return numbers, [int(np.argmin(row)) for row in distances]
+
+
+def demonstration(num_frames: int = 5, seed: int = 0, **changes: Any) -> RobotDemonstration:
+    """A valid demonstration of random numbers, each different."""
+    rng = np.random.default_rng(seed)
+    quaternions = rng.normal(size=(num_frames, 4))
+    values: dict[str, Any] = {
+        "task": "put_the_bowl_on_the_stove",
+        "language": "put the bowl on the stove",
+        "frames": {"agentview": pictures(num_frames), "robot0_eye_in_hand": pictures(num_frames, start=20)},
+        "actions": rng.uniform(-1, 1, (num_frames, 7)),
+        "joint_positions": rng.normal(size=(num_frames, 7)),
+        "gripper_positions": rng.normal(size=(num_frames, 2)),
+        "ee_positions": rng.normal(size=(num_frames, 3)),
+        "ee_quaternions": quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
+        "states": rng.normal(size=(num_frames, 11)),
+        "rewards": np.arange(num_frames) == num_frames - 1,
+        "dones": np.arange(num_frames) == num_frames - 1,
+        "phases": ["approach"] * (num_frames - 2) + ["grasp"] * 2,
+        "seed": seed,
+        "initial_state": 7,
+        "success": True,
+        "model_xml": "<mujoco>äö</mujoco>",
+        "bddl_file": "libero_goal/put_the_bowl_on_the_stove.bddl",
+        "bddl": BDDL,
+        "env_kwargs": {"controller": "OSC_POSE", "control_freq": 20.0},
+        "metadata": {"renderer": "egl", "noise": 0.1},
+    }
+    return RobotDemonstration(**(values | changes))
