@@ -472,7 +472,7 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
     ):
         episodes[1].frames("agentview")
     write_video(video, torch.zeros(13, 3, 32, 48, dtype=torch.uint8), 30)
-    with pytest.raises(ValueError, match="it has 13 frames at 30.0 a second"):
+    with pytest.raises(ValueError, match=r"it has 13 frames at 30\.0 a second"):
         episodes[0].frames("agentview")
     write_published(tmp_path / "inside", kind="image")
     data = tmp_path / "inside/data/chunk-000/file-000.parquet"

@@ -160,7 +160,7 @@ def test_reading_is_lazy_and_raw(tmp_path: Path) -> None:
         "success": True,
         "metadata": {"renderer": "egl", "noise": 0.1},
     }
-    with pytest.raises(IndexError, match="frame index 6 is outside 0..5"):
+    with pytest.raises(IndexError, match=r"frame index 6 is outside 0\.\.5"):
         second.frames("agentview", [6])
     with pytest.raises(ValueError, match="has no camera 'front'; it has agentview, robot0_eye_in_hand"):
         second.frames("front")
@@ -192,14 +192,34 @@ def test_words_and_other_conventions(tmp_path: Path) -> None:
         read_libero_hdf5(write_official(tmp_path / "b_demo.hdf5", (0,), macros_image_convention="mirror"))
 
 
-def test_scripted_demonstrations_never_join_others(tmp_path: Path) -> None:
-    write_official(tmp_path / f"{TASK}_demo.hdf5", (0,))
+def test_scripted_demonstrations_never_join_official_ones(tmp_path: Path) -> None:
+    file = write_official(tmp_path / f"{TASK}_demo.hdf5", (0,))
     with (
         LiberoHdf5Writer(tmp_path) as writer,
-        pytest.raises(ValueError, match=r"are human ones, but episode .* scripted one"),
+        pytest.raises(ValueError, match=r"is 'human', that of episode .* 'scripted'"),
     ):
         writer.add(demonstration())
-    assert len(read_libero_hdf5(tmp_path / f"{TASK}_demo.hdf5")) == 1
+    assert len(read_libero_hdf5(file)) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"language": "open it"},
+            "the instruction of its demonstrations is 'put the bowl on the stove', that of episode",
+        ),
+        ({"fps": 10.0}, "the control rate of its demonstrations is 20.0, that of episode .* 10.0"),
+        ({"source": "human"}, "the source of its demonstrations is 'scripted', that of episode .* 'human'"),
+    ],
+)
+def test_a_file_is_of_one_kind(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    file = record(tmp_path, 1)
+    with LiberoHdf5Writer(tmp_path) as writer:
+        with pytest.raises(ValueError, match=message):
+            writer.add(demonstration(seed=1, **changes))
+        writer.add(demonstration(seed=2))
+    assert len(read_libero_hdf5(file)) == 2
 
 
 def test_one_file_a_task_and_no_episode_twice(tmp_path: Path) -> None:

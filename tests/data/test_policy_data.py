@@ -8,14 +8,17 @@ from torch.utils.data import DataLoader
 from hilam_hf.data import (
     CorpusInfo,
     DemonstrationWriter,
+    LiberoHdf5Writer,
     PolicyDataset,
     collate_policy,
     load_corpus,
     load_demonstrations,
+    load_robot_demonstrations,
     scan_videos,
     write_skill_corpus,
 )
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
+from tests.robot_recordings import demonstration, read_pictures
 
 STRIDE = 2
 
@@ -181,3 +184,56 @@ def test_batches(demonstrations: Path) -> None:
     assert first["actions"].shape == (5, 2, 2) and first["action_mask"].dtype == torch.bool
     assert first["agent_pos"].shape == (5, 3)
     assert first["episode"].tolist() == [0, 0, 0, 0, 1] and last["index"].tolist() == [1, 2]
+
+
+@pytest.fixture
+def robot(tmp_path: Path):
+    with LiberoHdf5Writer(tmp_path / "robot") as writer:
+        for seed, length in enumerate((4, 3)):
+            writer.add(demonstration(length, seed, task=f"t{seed}", language=f"do {seed}", phases=None))
+    return load_robot_demonstrations(tmp_path / "robot")
+
+
+@pytest.mark.parametrize("cache_bytes", [10**9, 0])
+def test_samples_of_robots_have_every_camera(robot, cache_bytes: int) -> None:
+    dataset = PolicyDataset.from_robot_demonstrations(
+        robot, (32, 48), 3, camera_names={"agentview": "pixels"}, cache_bytes=cache_bytes, progress=False
+    )
+    assert all(store.in_memory == (cache_bytes > 0) for store in dataset.stores.values())
+    assert dataset.cameras == ["pixels", "robot0_eye_in_hand"] and dataset.instructions == ["do 0", "do 1"]
+    samples = [dataset[index] for index in range(len(dataset))]
+    for camera, start in (("pixels", 0), ("robot0_eye_in_hand", 20)):
+        frames = torch.stack([sample["pixels"][camera] for sample in samples]).permute(0, 2, 3, 1).numpy()
+        assert read_pictures(frames) == ([start + t for t in (0, 1, 2, 3, 0, 1, 2)], [3, 2, 1, 0])
+    expected = demonstration(3, 1)
+    last = samples[5]
+    np.testing.assert_array_equal(last["actions"], expected.actions[[1, 2, 2]].astype(np.float32))
+    assert last["action_mask"].tolist() == [True, True, False] and last["agent_pos"].shape == (8,)
+    np.testing.assert_array_equal(last["agent_pos"][:3], expected.ee_positions[1].astype(np.float32))
+    assert (last["language"], last["episode"], last["index"]) == ("do 1", 1, 1)
+
+
+def test_budget_is_shared_by_cameras(robot) -> None:
+    needed = 2 * 7 * 3 * 16 * 16
+    for cache_bytes, in_memory in ((needed, True), (needed - 2, False)):
+        dataset = PolicyDataset.from_robot_demonstrations(robot, 16, 1, cache_bytes=cache_bytes, progress=False)
+        assert [store.in_memory for store in dataset.stores.values()] == [in_memory] * 2
+
+
+def test_batches_of_several_cameras(robot) -> None:
+    dataset = PolicyDataset.from_robot_demonstrations(robot, 16, 2, cache_bytes=0, progress=False)
+    loader = DataLoader(dataset, batch_size=7, collate_fn=collate_policy, num_workers=2)
+    (batch,) = loader
+    assert {name: tuple(frames.shape) for name, frames in batch["pixels"].items()} == {
+        "agentview": (7, 3, 16, 16),
+        "robot0_eye_in_hand": (7, 3, 16, 16),
+    }
+    assert batch["actions"].shape == (7, 2, 7) and batch["language"][-1] == "do 1"
+
+
+def test_cameras_that_cannot_be_renamed(robot) -> None:
+    for names in ({"front": "pixels"}, {"agentview": "robot0_eye_in_hand"}):
+        with pytest.raises(ValueError, match=r"camera_names: got .*, expected different names for"):
+            PolicyDataset.from_robot_demonstrations(robot, 16, 1, camera_names=names, progress=False)
+    with pytest.raises(ValueError, match="chunk_size: got 0"):
+        PolicyDataset.from_robot_demonstrations(robot, 16, 0, progress=False)

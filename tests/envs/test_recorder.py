@@ -11,6 +11,7 @@ import pytest
 from hilam_hf.data import load_demonstrations, load_phases, scan_videos
 from hilam_hf.envs import WorkerError, record_demonstrations, recorder
 from hilam_hf.envs.recorder import Demonstrator
+from hilam_hf.envs.recording import Job
 from hilam_hf.video import VideoReader
 from tests.helpers import ROOT
 
@@ -26,10 +27,10 @@ def _workers_find_this_file(monkeypatch):
 class DyingDemonstrator(Demonstrator):
     """Dies at one seed."""
 
-    def record(self, task, seed):
-        if seed == 1:
+    def record(self, job):
+        if job.seed == 1:
             os.kill(os.getpid(), signal.SIGKILL)
-        return super().record(task, seed)
+        return super().record(job)
 
 
 def _files(folder):
@@ -158,7 +159,7 @@ def test_labels_are_the_experts_intention_or_what_was_executed():
         demonstrator = Demonstrator(
             noise=0.3, settle_steps=2, action_labels=labels, max_steps=200, image_size=16, camera="workspace"
         )
-        episodes[labels] = demonstrator.record("button-press-topdown", 4)
+        episodes[labels] = demonstrator.record(Job("button-press-topdown/4", "button-press-topdown", 4, seed=4))
         demonstrator.close()
     expert, executed = episodes["expert"], episodes["executed"]
     np.testing.assert_array_equal(expert.agent_pos, executed.agent_pos)

@@ -115,7 +115,8 @@ class LiberoHdf5Writer:
         """Writes one demonstration into the file of its task.
 
         Raises:
-            ValueError: It was recorded before, or the task's file is damaged or holds demonstrations of another source.
+            ValueError: It was recorded before, or the task's file is damaged, or tells another source,
+                instruction or rate of its demonstrations.
             OSError: The disk is full; demonstrations added before are complete.
         """
         task = demonstration.task
@@ -129,7 +130,7 @@ class LiberoHdf5Writer:
         if not file.exists():
             self._create(file, demonstration)
         with opened(file, "r+") as hdf5:
-            _check_source(file, hdf5["data"], demonstration)
+            _check_fits(file, hdf5["data"], demonstration)
             hdf5.pop(_INCOMPLETE, None)
             _write_demo(hdf5.create_group(_INCOMPLETE), demonstration, self.compression)
             # On disk before it takes its name: an interruption can then only leave it aside.
@@ -263,12 +264,18 @@ class Hdf5Frames:
             return frames[list(indices)]
 
 
-def _check_source(file: Path, data: Any, demonstration: RobotDemonstration) -> None:
-    if (source := source_of(data)) != demonstration.source:
-        raise ValueError(
-            f"{file}: its demonstrations are {source} ones, but episode {demonstration.id!r} is a "
-            f"{demonstration.source} one: record into another folder"
-        )
+def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> None:
+    """Sees that what the file says once, of all its demonstrations, holds for another one."""
+    for name, found, got in (
+        ("source", source_of(data), demonstration.source),
+        ("instruction", instruction(file, data), demonstration.language.strip()),
+        ("control rate", control_rate(file, data), float(demonstration.fps)),
+    ):
+        if found != got:
+            raise ValueError(
+                f"{file}: the {name} of its demonstrations is {found!r}, that of episode {demonstration.id!r} {got!r}: "
+                "record into another folder"
+            )
 
 
 def _write_demo(group: Any, demonstration: RobotDemonstration, compression: str | None) -> None:

@@ -12,7 +12,8 @@ if TYPE_CHECKING:
     from .experts import ScriptedExpert
     from .metaworld import CAMERAS, MetaWorldEnv, make_env
     from .metaworld_tasks import INSTRUCTIONS, instruction, normalize_task
-    from .recorder import RecordingSummary, record_demonstrations
+    from .recorder import record_demonstrations
+    from .recording import RecordingSummary
     from .rendering import RenderQuality, configure_rendering, renderer_provenance
     from .workers import WorkerError
 
@@ -20,7 +21,7 @@ _MODULES = {
     "CAMERAS": "metaworld",
     "INSTRUCTIONS": "metaworld_tasks",
     "MetaWorldEnv": "metaworld",
-    "RecordingSummary": "recorder",
+    "RecordingSummary": "recording",
     "RenderQuality": "rendering",
     "ScriptedExpert": "experts",
     "WorkerError": "workers",

@@ -5,13 +5,11 @@ Legend: T frames, A numbers in an action, P numbers in `agent_pos`, H and W a pi
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
+from functools import partial
 from importlib import metadata
 from itertools import count
 from pathlib import Path
@@ -19,19 +17,18 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from tqdm.auto import tqdm
 
 from .experts import ScriptedExpert
 from .metaworld import camera_names, make_env
 from .metaworld_tasks import INSTRUCTIONS, normalize_task
+from .recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from .rendering import renderer_provenance
 from .seeds import demonstration_seed
-from .workers import Worker, ready_workers
+from .workers import Worker
 
 if TYPE_CHECKING:
     from ..data.demonstrations import DemonstrationWriter
 
-RECORDING_FILE = "recording.json"
 SIMULATOR = "metaworld"
 _WORKER = f"{__name__}:Demonstrator"
 ActionLabels = Literal["expert", "executed"]
@@ -57,33 +54,10 @@ class RecordedEpisode:
     phases: list[str]
     fps: float
 
-
-@dataclass(frozen=True)
-class RecordingSummary:
-    """Outcome of a recording.
-
-    Attributes:
-        root: The folder.
-        recorded: Episodes recorded now.
-        kept: Episodes that were there before.
-        frames: Frames recorded now.
-        seconds: Time it took.
-        failures: Episodes that the expert did not solve: task, episode number, seed and steps.
-    """
-
-    root: Path
-    recorded: int
-    kept: int
-    frames: int
-    seconds: float
-    failures: tuple[dict[str, Any], ...]
-
-    def __str__(self) -> str:
-        rate = self.frames / max(self.seconds, 1e-9)
-        return (
-            f"{self.recorded} episodes ({self.frames} frames) recorded in {self.seconds:.0f} s ({rate:.0f} frames/s), "
-            f"{self.kept} kept from before, {len(self.failures)} not solved by the expert: {self.root}"
-        )
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return len(self.frames)
 
 
 def record_demonstrations(
@@ -157,19 +131,27 @@ def record_demonstrations(
     with ExitStack() as stack:
         writer = stack.enter_context(DemonstrationWriter(root))
         settings = {"seed": seed, **options, **how, "only_successful": only_successful}
-        log = _RecordingLog(Path(root) / RECORDING_FILE, settings, renderer)
-        plan = _Plan(names, episodes_per_task, seed, writer, log, replace_failures=only_successful)
-        kept = plan.kept
+        packages = {name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium")}
+        log = RecordingLog(root, settings, {"simulator": SIMULATOR, "renderer": renderer, "packages": packages})
+        plan = RecordingPlan(
+            names,
+            episodes_per_task,
+            partial(_job, seed),
+            most=3 * episodes_per_task + 10,
+            has=writer.has,
+            log=log,
+            replace_failures=only_successful,
+            advice=f"raise max_steps (now {max_steps}), lower noise (now {noise}), or record failures, too",
+        )
         log.save()
         workers = [
             stack.enter_context(Worker(_WORKER, name=f"recorder {number}", **options, **how))
             for number in range(min(num_workers, len(plan)))
         ]
-        bar = stack.enter_context(tqdm(total=len(plan), desc="recording", unit="episode", disable=not progress))
-        recorded, frames = _record(plan, workers, writer, log, bar)
+        recorded, frames = record_planned(plan, workers, partial(_write, writer), log, progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
-    return RecordingSummary(Path(root), recorded, kept, frames, time.monotonic() - started, failures)
+    return RecordingSummary(Path(root), recorded, plan.kept, frames, time.monotonic() - started, failures)
 
 
 class Demonstrator:
@@ -191,8 +173,9 @@ class Demonstrator:
         self._options = {**options, "max_steps": self._max_steps + settle_steps, "terminate_on_success": False}
         self._environment: Any = None
 
-    def record(self, task: str, seed: int) -> RecordedEpisode:
+    def record(self, job: Job) -> RecordedEpisode:
         """Run one episode until `settle_steps` after success, or for `max_steps`."""
+        task, seed = job.task, job.seed
         if self._environment is None or self._environment.task != task:
             self.close()
             self._environment = make_env(task, **self._options)
@@ -227,155 +210,11 @@ class Demonstrator:
             self._environment = None
 
 
-@dataclass(frozen=True)
-class _Job:
-    task: str
-    episode: int
-    seed: int
-
-    @property
-    def id(self) -> str:
-        return f"{self.task}/episode_{self.episode:05d}"
-
-    def __str__(self) -> str:
-        return f"{self.task}, seed {self.seed}"
+def _job(recording_seed: int, task: str, episode: int) -> Job:
+    return Job(f"{task}/episode_{episode:05d}", task, episode, demonstration_seed(recording_seed, episode))
 
 
-class _RecordingLog:
-    """`recording.json`: how the episodes in a folder came about."""
-
-    def __init__(self, path: Path, settings: dict[str, Any], renderer: dict[str, Any]) -> None:
-        self.path = path
-        self.settings = settings
-        self.renderer = renderer
-        self.tasks: dict[str, int] = {}
-        self.failures: list[dict[str, Any]] = []
-        if path.exists():
-            self._resume(json.loads(path.read_text(encoding="utf-8")))
-
-    def _resume(self, before: dict[str, Any]) -> None:
-        changed = [
-            f"{option} {before['settings'].get(option)!r} -> {value!r}"
-            for option, value in self.settings.items()
-            if before["settings"].get(option) != value
-        ]
-        if changed:
-            raise ValueError(
-                f"{self.path.parent} holds a recording with other options ({', '.join(changed)}); "
-                "repeat them, or choose another folder"
-            )
-        self.tasks = before["tasks"]
-        self.failures = before["failures"]
-
-    def failed(self, job: _Job) -> bool:
-        return any(failure["task"] == job.task and failure["episode"] == job.episode for failure in self.failures)
-
-    def add_failure(self, job: _Job, steps: int) -> None:
-        self.failures.append({**asdict(job), "steps": steps})
-        self.save()
-
-    def save(self, *, finished: bool = False) -> None:
-        record = {
-            "simulator": SIMULATOR,
-            "finished": finished,
-            "settings": self.settings,
-            "tasks": self.tasks,
-            "failures": sorted(self.failures, key=lambda failure: (failure["task"], failure["episode"])),
-            "renderer": self.renderer,
-            "packages": {name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium")},
-        }
-        partial = self.path.with_name(self.path.name + ".partial")
-        partial.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
-        os.replace(partial, self.path)
-
-
-class _Plan:
-    """Which episodes are still to be recorded: of each task the first numbers neither recorded nor known to fail."""
-
-    def __init__(
-        self,
-        tasks: Sequence[str],
-        episodes_per_task: int,
-        seed: int,
-        writer: DemonstrationWriter,
-        log: _RecordingLog,
-        *,
-        replace_failures: bool,
-    ) -> None:
-        self._seed = seed
-        self.replaces_failures = replace_failures
-        self._most = 3 * episodes_per_task + 10
-        self._open = {task: self._open_jobs(task, writer, log) for task in tasks}
-        self.kept = 0
-        self._jobs: deque[_Job] = deque()
-        for task in tasks:
-            there = sum(writer.has(self._job(task, number).id) for number in range(self._most))
-            self.kept += there
-            log.tasks[task] = max(episodes_per_task, there)
-            self._jobs.extend(next(self._open[task]) for _ in range(episodes_per_task - there))
-
-    def __len__(self) -> int:
-        return len(self._jobs)
-
-    def next(self) -> _Job | None:
-        """Take the next episode."""
-        return self._jobs.popleft() if self._jobs else None
-
-    def replace(self, job: _Job) -> None:
-        """Plan another episode instead of one that was not solved."""
-        if self.replaces_failures:
-            self._jobs.appendleft(next(self._open[job.task]))
-
-    def _job(self, task: str, episode: int) -> _Job:
-        return _Job(task, episode, demonstration_seed(self._seed, episode))
-
-    def _open_jobs(self, task: str, writer: DemonstrationWriter, log: _RecordingLog) -> Iterator[_Job]:
-        for number in range(self._most):
-            job = self._job(task, number)
-            if not writer.has(job.id) and not log.failed(job):
-                yield job
-        raise ValueError(
-            f"{task}: the expert did not solve enough of {self._most} episodes; raise max_steps "
-            f"(now {log.settings['max_steps']}), lower noise (now {log.settings['noise']}), or record failures, too"
-        )
-
-
-def _record(
-    plan: _Plan, workers: list[Worker], writer: DemonstrationWriter, log: _RecordingLog, bar: tqdm[Any]
-) -> tuple[int, int]:
-    """Run the planned episodes and write them; returns the numbers of episodes and frames written."""
-    recorded = frames = 0
-    running: dict[Worker, _Job] = {}
-
-    def give_job(worker: Worker) -> None:
-        job = plan.next()
-        if job is not None:
-            worker.send("record", job.task, job.seed, doing=str(job))
-            running[worker] = job
-
-    for worker in workers:
-        give_job(worker)
-    while running:
-        for worker in ready_workers(list(running)):
-            episode: RecordedEpisode = worker.receive()
-            job = running.pop(worker)
-            wanted = episode.success or not plan.replaces_failures
-            if not wanted:
-                plan.replace(job)
-            # The worker goes on while its last episode is written.
-            give_job(worker)
-            if not episode.success:
-                log.add_failure(job, len(episode.frames))
-            if wanted:
-                _write(writer, job, episode)
-                recorded += 1
-                frames += len(episode.frames)
-                bar.update()
-                bar.set_postfix_str(f"{job.task}, {frames / max(bar.format_dict['elapsed'], 1e-9):.0f} frames/s")
-    return recorded, frames
-
-
-def _write(writer: DemonstrationWriter, job: _Job, episode: RecordedEpisode) -> None:
+def _write(writer: DemonstrationWriter, job: Job, episode: RecordedEpisode) -> None:
     writer.add(
         job.id,
         task=job.task,

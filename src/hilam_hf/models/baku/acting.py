@@ -171,8 +171,7 @@ class ActingMixin:
         normalizer = self._action_normalizer()
         inputs = read_observation(observation, self._acting_configs())
         rows = self._rows_to_advance(inputs.rows, active)
-        with _evaluation_mode(self):
-            chunks = self._predict_chunks(inputs, [row for row in rows if self._needs_prediction(row)])
+        chunks = self._predict_chunks(inputs, [row for row in rows if self._needs_prediction(row)])
         actions = np.zeros((len(inputs.rows), self._acting_configs()[-1].action_dim), dtype=np.float32)
         if rows:
             executed = torch.cat([self._executor(row).update(chunks.get(row)) for row in rows]).clamp(-1, 1)
@@ -303,7 +302,8 @@ class ActingMixin:
         for start in range(0, len(rows), size):
             part = rows[start : start + size]
             filled = part + part[-1:] * (size - len(part))
-            chunk = self._predict_chunk(inputs.take(filled, self.device)).float().cpu()
+            with _evaluation_mode(self):
+                chunk = self._predict_chunk(inputs.take(filled, self.device)).float().cpu()
             chunks.update(zip(part, chunk.split(1), strict=False))
         return chunks
 

@@ -42,9 +42,7 @@ class LiberoExpert:
         ...     control_env.step(expert.perturb(expert.act()))
     """
 
-    def __init__(
-        self, environment: Any, *, noise: float = 0.0, speed: float = 1.0, seed: int | None = None
-    ) -> None:
+    def __init__(self, environment: Any, *, noise: float = 0.0, speed: float = 1.0, seed: int | None = None) -> None:
         if not noise >= 0.0:
             raise ValueError(f"noise must be at least 0, got {noise}")
         if not speed > 0.0:

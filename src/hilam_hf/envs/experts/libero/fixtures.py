@@ -46,25 +46,19 @@ def open_drawer(arm: Arm, region: str) -> Plan:
     pitch = _TOP_DRAWER_PITCH if "_top_" in region else _LOWER_DRAWER_PITCH
     approach = -math.cos(pitch) * outward - math.sin(pitch) * UP
     rotation = arm.nearest(grip_rotation(approach, UP), grip_rotation(approach, -UP))
-    yield from arm.move(
-        handle - 0.16 * approach + 0.06 * UP, rotation, "approach", tolerance=0.03, angle=0.3, steps=90
-    )
+    yield from arm.move(handle - 0.16 * approach + 0.06 * UP, rotation, "approach", tolerance=0.03, angle=0.3, steps=90)
     yield from arm.move(handle - 0.055 * approach, rotation, "approach", angle=0.08, steps=60)
     arm.gripper = CLOSED
     # Half closed the fingers clear the handles of the neighbouring drawers.
     yield from arm.rest(3, "grasp", rotation=rotation, at=handle - 0.055 * approach)
-    yield from arm.move(
-        handle + 0.003 * approach, rotation, "grasp", tolerance=0.006, angle=0.1, steps=10, limit=0.8
-    )
+    yield from arm.move(handle + 0.003 * approach, rotation, "grasp", tolerance=0.006, angle=0.1, steps=10, limit=0.8)
     yield from arm.close(rotation=rotation, at=handle)
     for _ in range(60):
         yield arm.action_to(drawer_handle(arm, region) + 0.06 * outward, rotation), "pull"
         if scene.joint_value(joint) < _DRAWER_TRAVEL:
             break
     yield from arm.open(rotation=rotation)
-    yield from arm.move(
-        scene.hand_position - 0.08 * approach, rotation, "retract", tolerance=0.02, angle=9.0, steps=20
-    )
+    yield from arm.move(scene.hand_position - 0.08 * approach, rotation, "retract", tolerance=0.02, angle=9.0, steps=20)
     return scene.holds(("open", region))
 
 

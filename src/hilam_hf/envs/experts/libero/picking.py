@@ -128,9 +128,7 @@ def reach(arm: Arm, grasp: Grasp, without: Collection[str]) -> Plan:
     yield from fly(arm, before, grasp.rotation, without)
     yield from arm.move(before, grasp.rotation, "approach", tolerance=0.012, angle=0.08, steps=40)
     return (
-        yield from arm.move(
-            grasp.position, grasp.rotation, "descend", tolerance=0.005, angle=0.05, steps=30, limit=0.6
-        )
+        yield from arm.move(grasp.position, grasp.rotation, "descend", tolerance=0.005, angle=0.05, steps=30, limit=0.6)
     )
 
 
@@ -181,7 +179,7 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     straight = np.array([*start[:2], height])
     yield from arm.move(straight, held, "lift", tolerance=0.025, angle=9.0, steps=40)
     yield from arm.move(lambda: over(height), rotation, "carry", tolerance=0.02, angle=0.3, lost=lost)
-    near = spot.tolerance + 0.004
+    near = 1.5 * spot.tolerance
     yield from arm.move(lambda: over(height), rotation, "carry", tolerance=near, angle=0.08, steps=25, lost=lost)
     if lost():
         yield from arm.open()
@@ -189,9 +187,7 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     low = spot.support + spot.drop + _below(arm, name)
     while low < height - 0.005 and arm.blocked(over(low), rotation, [name]):
         low += 0.005
-    yield from arm.move(
-        lambda: over(low), rotation, "place", tolerance=spot.tolerance, angle=0.08, steps=40, limit=0.6
-    )
+    yield from arm.move(lambda: over(low), rotation, "place", tolerance=spot.tolerance, angle=0.08, steps=40, limit=0.6)
     yield from arm.open()
     yield from arm.shift(-spot.retreat * scene.hand_rotation[:, 2], "retract", rotation=rotation, steps=20)
     return True

@@ -20,7 +20,7 @@ _RACK_PITCH = math.radians(50.0)
 _RACK_SLOPE, _RACK_NORMAL = np.array([0.0, -0.887, 0.461]), np.array([0.0, 0.46, 0.89])
 """Up along the bed of the wine rack, and away from it."""
 _BOOK_LEAN = math.radians(16.0)
-_BOOK_SETBACK = 0.011
+_BOOK_SETBACK = 0.009
 """How far behind the middle of its compartment a leaning book's lower edge stands."""
 _MICROWAVE_PITCH = math.radians(38.0)
 """How far the hand leans back to reach into the microwave under its roof."""
@@ -73,13 +73,13 @@ def _slot(arm: Arm, book: str, region: str, upright: Vector, stands: float) -> S
     position = slot.position[:2] + (scene.position(book) - middle)[:2]
     caddy = scene.points(str(scene.parent(region)))
     floor = float(caddy[np.linalg.norm(caddy[:, :2] - slot.position[:2], axis=1) < 0.02, 2].max())
-    spot = Spot(position, floor, tolerance=0.006, rotation=upright, clearance=0.02, retreat=0.12)
+    spot = Spot(position, floor, tolerance=0.006, rotation=upright, clearance=0.05, retreat=0.12)
     lowest = slot.position[2] - abs(slot.rotation @ slot.half_size)[2] - 0.01
     if floor + stands > lowest:
         return spot
     leaning = Rotation.from_rotvec([0.0, _BOOK_LEAN, 0.0]).as_matrix() @ upright
     edge = np.array([slot.position[0] - _BOOK_SETBACK, position[1]])
-    return replace(spot, position=edge, rotation=leaning, drop=0.003, tolerance=0.004)
+    return replace(spot, position=edge, rotation=leaning, drop=0.003, tolerance=0.003)
 
 
 def put_in_microwave(arm: Arm, mug: str, region: str) -> Plan:
