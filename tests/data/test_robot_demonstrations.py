@@ -147,6 +147,16 @@ def test_where_recordings_are(tmp_path: Path) -> None:
         load_robot_demonstrations(tmp_path)
 
 
+def test_recordings_in_both_formats_and_in_one(tmp_path: Path) -> None:
+    record(tmp_path / "lerobot", "lerobot")
+    assert len(load_robot_demonstrations(tmp_path)) == 5
+    record(tmp_path / "hdf5", "hdf5")
+    exact = load_robot_demonstrations(tmp_path, image_transform="none")
+    assert len(exact) == 5
+    expected = demonstration(4, 0, task="close").frames["agentview"]
+    np.testing.assert_array_equal(exact[0].frames("agentview").permute(0, 2, 3, 1).numpy(), expected)
+
+
 def test_parts_that_a_recording_lacks(tmp_path: Path) -> None:
     write_published(tmp_path)
     assert len(load_robot_demonstrations(tmp_path)) == 3

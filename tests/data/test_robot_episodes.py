@@ -1,12 +1,7 @@
-import importlib.util
-import math
-
 import numpy as np
 import pytest
 
 from hilam_hf.data import episode_id, orient_frames
-from hilam_hf.data.robot_episodes import quaternions_to_axis_angles
-from tests.helpers import absent
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
 # A picture whose four corners are 1 2 / 3 4, as the renderer gives it, and as it lies after each transform.
@@ -43,36 +38,6 @@ def test_unknown_orientation() -> None:
         ValueError, match="image_transform: got 'upright', expected one of none, flip_vertical, rotate_180"
     ):
         orient_frames(pictures(1), "none", "upright")  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize(
-    ("quaternion", "vector"),
-    [
-        ((0, 0, 0, 1), (0, 0, 0)),
-        ((0, 0, 0, -1), (0, 0, 0)),
-        ((1, 0, 0, 0), (math.pi, 0, 0)),
-        ((0, math.sin(0.5), 0, math.cos(0.5)), (0, 1, 0)),
-        # The same rotation, the other way round: 2 pi - 1 about the opposite axis.
-        ((0, -math.sin(0.5), 0, -math.cos(0.5)), (0, 1 - 2 * math.pi, 0)),
-        ((0, 0, -math.sqrt(0.5), math.sqrt(0.5)), (0, 0, -math.pi / 2)),
-        # Rounding may bring w a little above 1.
-        ((0, 0, 0, 1 + 1e-12), (0, 0, 0)),
-    ],
-)
-def test_axis_angles_worked_out_by_hand(quaternion: tuple[float, ...], vector: tuple[float, ...]) -> None:
-    np.testing.assert_allclose(quaternions_to_axis_angles(np.array([quaternion])), [vector], atol=1e-12)
-
-
-def test_axis_angles_are_those_of_robosuite() -> None:
-    if importlib.util.find_spec("robosuite") is None:
-        absent("robosuite is not installed")
-    from robosuite.utils.transform_utils import quat2axisangle
-
-    quaternions = np.random.default_rng(0).normal(size=(50, 4))
-    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
-    quaternions[:3] = [[0, 0, 0, 1], [0, 0, 0, -1], [1e-9, 0, 0, 1]]
-    expected = [quat2axisangle(quaternion.copy()) for quaternion in quaternions]
-    np.testing.assert_allclose(quaternions_to_axis_angles(quaternions), expected, rtol=1e-12, atol=1e-15)
 
 
 def test_ids() -> None:

@@ -1,10 +1,10 @@
-"""Wilson intervals against published tables and closed forms."""
+"""Intervals of rates and paired differences against published tables, closed forms and exact coverage."""
 
 import math
 
 import pytest
 
-from hilam_hf.evaluation.statistics import SuccessRate, wilson_interval
+from hilam_hf.evaluation.statistics import PairedCounts, SuccessRate, wilson_interval
 
 
 @pytest.mark.parametrize(
@@ -58,3 +58,58 @@ def test_success_rate():
     assert str(rate).startswith("90 % (18/20, 95 % interval 70-97 %")
     with pytest.raises(ValueError, match="successes"):
         SuccessRate(21, 20)
+
+
+def test_paired_interval_agrees_with_published_examples():
+    # Fagerland, Lydersen, Laake (2017), Statistical Analysis of Contingency Tables, chapter 8: complete response before
+    # and after consolidation therapy (Cavo et al. 2012), 59 6 / 16 80, and airway hyper-responsiveness before and after
+    # transplantation (Bentur et al. 2009), 1 1 / 7 12: Newcombe's square-and-add intervals.
+    cavo = PairedCounts(both=59, only_a=16, only_b=6, neither=80)
+    assert (cavo.difference, *cavo.interval()) == pytest.approx((-0.0621, -0.1186, -0.0046), abs=5e-5)
+    bentur = PairedCounts(both=1, only_a=7, only_b=1, neither=12)
+    assert bentur.interval() == pytest.approx((-0.507, -0.026), abs=5e-4)
+    assert bentur.p_value == pytest.approx(0.0703, abs=5e-5)
+
+
+@pytest.mark.parametrize("counts", [(5, 3, 9, 2), (0, 4, 1, 7), (10, 0, 0, 10), (3, 3, 3, 3), (1, 12, 2, 1)])
+def test_paired_interval_mirrors_and_holds_the_difference(counts):
+    both, only_a, only_b, neither = counts
+    low, high = PairedCounts(both, only_a, only_b, neither).interval()
+    assert -1 <= low <= (only_b - only_a) / sum(counts) <= high <= 1
+    assert PairedCounts(both, only_b, only_a, neither).interval() == pytest.approx((-high, -low))
+    assert PairedCounts(neither, only_b, only_a, both).interval() == pytest.approx((-high, -low))
+
+
+def test_paired_interval_covers_the_true_difference():
+    # Every table of 15 pairs, weighted with its multinomial probability: the exact coverage.
+    n, chances = 15, (0.5, 0.05, 0.25, 0.2)
+    coverage = 0.0
+    for a in range(n + 1):
+        for b in range(n + 1 - a):
+            for c in range(n + 1 - a - b):
+                counts = (a, b, c, n - a - b - c)
+                probability = math.factorial(n) * math.prod(
+                    p**k / math.factorial(k) for p, k in zip(chances, counts, strict=True)
+                )
+                low, high = PairedCounts(*counts).interval()
+                coverage += probability * (low <= 0.2 <= high)
+    assert 0.93 < coverage < 0.99
+
+
+def test_paired_interval_without_correlation_adds_both_widths():
+    # Neither solves anything: both rates are 0 with Wilson's upper bound z²/(n + z²).
+    bound = 1.959963984540054**2 / (20 + 1.959963984540054**2)
+    assert PairedCounts(0, 0, 0, 20).interval() == pytest.approx((-bound, bound))
+
+
+@pytest.mark.parametrize(("only_a", "only_b", "expected"), [(0, 5, 2 / 32), (1, 5, 14 / 64), (3, 3, 1.0), (0, 0, 1.0)])
+def test_mcnemar_counts_tosses(only_a, only_b, expected):
+    counts = PairedCounts(both=4, only_a=only_a, only_b=only_b, neither=9)
+    assert counts.p_value == pytest.approx(expected)
+    assert PairedCounts(4, only_b, only_a, 9).p_value == counts.p_value
+
+
+@pytest.mark.parametrize("counts", [(0, 0, 0, 0), (1, -1, 2, 2)])
+def test_paired_counts_reject_bad_numbers(counts):
+    with pytest.raises(ValueError, match="at least"):
+        PairedCounts(*counts)

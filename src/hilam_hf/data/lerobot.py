@@ -29,6 +29,7 @@ import torch
 from numpy.typing import NDArray
 
 from ..files import atomic_path, disk_errors, write_text
+from ..rotations import quaternion_to_axis_angle
 from ..video import write_video
 from .lerobot_info import (
     ACTION_KEYS,
@@ -53,7 +54,7 @@ from .lerobot_info import (
     read_info,
     vector_statistics,
 )
-from .robot_episodes import RobotDemonstration, orient_frames, quaternions_to_axis_angles
+from .robot_episodes import RobotDemonstration, orient_frames
 
 
 class LeRobotWriter:
@@ -272,7 +273,7 @@ def _data_table(
 ) -> tuple[pa.Table, dict[str, NDArray[Any]]]:
     """The frames of an episode as a table, and its numeric columns as arrays."""
     frames = np.arange(demonstration.num_frames)
-    axis_angles = quaternions_to_axis_angles(demonstration.ee_quaternions)
+    axis_angles = quaternion_to_axis_angle(demonstration.ee_quaternions)
     state = np.hstack([demonstration.ee_positions, axis_angles, demonstration.gripper_positions])
     columns: dict[str, NDArray[Any]] = {
         STATE_KEYS[0]: state.astype(np.float32),

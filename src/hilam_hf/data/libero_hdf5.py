@@ -32,6 +32,7 @@ from numpy.typing import NDArray
 
 from ..files import atomic_path, disk_errors
 from ..optional import require
+from ..rotations import quaternion_to_axis_angle
 from .libero_layout import (
     CAMERA_DATASETS,
     SUFFIX,
@@ -51,7 +52,7 @@ from .libero_layout import (
     stored_transform,
     task_name,
 )
-from .robot_episodes import RobotDemonstration, RobotEpisode, quaternions_to_axis_angles
+from .robot_episodes import RobotDemonstration, RobotEpisode
 
 _INCOMPLETE = "incomplete"
 _PROPRIOCEPTION = {
@@ -280,7 +281,7 @@ def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> Non
 
 def _write_demo(group: Any, demonstration: RobotDemonstration, compression: str | None) -> None:
     h5py = require("h5py", extra="libero")
-    axis_angles = quaternions_to_axis_angles(demonstration.ee_quaternions)
+    axis_angles = quaternion_to_axis_angle(demonstration.ee_quaternions)
     gripper, position = demonstration.gripper_positions, demonstration.ee_positions
     columns: dict[str, NDArray[Any]] = {
         "actions": np.asarray(demonstration.actions, np.float64),

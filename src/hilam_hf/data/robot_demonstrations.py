@@ -96,7 +96,8 @@ def load_robot_demonstrations(
     """Opens a recording: LIBERO's HDF5 files (official or recorded here), or a LeRobot dataset of version 3.0.
 
     Args:
-        path: One file `<task>_demo.hdf5`, a folder of such files (at any depth), or a folder with `meta/info.json`.
+        path: One file `<task>_demo.hdf5`, or a folder of such files or LeRobot datasets, at any depth. Of a recording in
+            both formats the HDF5 files are read, whose pictures are exact.
         tasks: Tasks to load, by name or instruction; None loads all.
         max_per_task: Episodes a task, the first by id; None loads all.
         cameras: Cameras that every episode must have.
@@ -192,13 +193,14 @@ def _read(path: Path) -> list[RobotEpisode]:
         return read_libero_hdf5(path)
     if (path / INFO_FILE).is_file():
         return read_lerobot(path)
-    files = sorted(path.rglob("*.hdf5"))
-    if not files:
-        raise FileNotFoundError(
-            f"{path}: there are no robot demonstrations here; expected files <task>_demo.hdf5, or the folder of a "
-            f"LeRobot dataset with {INFO_FILE}: record some first"
-        )
-    return [episode for file in files for episode in read_libero_hdf5(file)]
+    if files := sorted(path.rglob("*.hdf5")):
+        return [episode for file in files for episode in read_libero_hdf5(file)]
+    if datasets := sorted(path.rglob(INFO_FILE)):
+        return [episode for file in datasets for episode in read_lerobot(file.parent.parent)]
+    raise FileNotFoundError(
+        f"{path}: there are no robot demonstrations here; expected files <task>_demo.hdf5, or the folder of a "
+        f"LeRobot dataset with {INFO_FILE}: record some first"
+    )
 
 
 def _choose(

@@ -275,24 +275,6 @@ def check_image_transform(transform: str) -> None:
         raise ValueError(f"image_transform: got {transform!r}, expected one of {', '.join(_REVERSED)}")
 
 
-def quaternions_to_axis_angles(quaternions: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Rotations as the unit axis times the angle, as robosuite's `quat2axisangle` gives them.
-
-    The angle lies in [0, 2 pi]: a quaternion and its negative, which are one rotation, give two vectors.
-
-    Args:
-        quaternions: (..., 4) of unit length, (x, y, z, w).
-
-    Returns:
-        float64 (..., 3) in radians.
-    """
-    values = np.asarray(quaternions, dtype=np.float64)
-    w = values[..., 3:].clip(-1.0, 1.0)
-    sine = np.sqrt(1.0 - w * w)
-    turned = sine > 0
-    return np.where(turned, values[..., :3] * 2.0 * np.arccos(w) / np.where(turned, sine, 1.0), 0.0)
-
-
 def layout_parts(layout: str) -> tuple[str, ...]:
     """Names of the parts of a layout of `agent_pos`, in order.
 

@@ -149,6 +149,9 @@ def looks_at_pictures(policy: Policy) -> bool:
 def acting_as_evaluated(policy: Policy, protocol: EvaluationProtocol, batch_size: int | None) -> Iterator[None]:
     """Within it a policy executes chunks as a protocol says, and predicts in batches of a fixed size.
 
+    One on a CPU uses a single thread: the simulators take the other cores, and its numbers then do not depend on how
+    many there are.
+
     Args:
         policy: The policy.
         protocol: Whose `executed_chunk_length` holds, if it has one.
@@ -157,25 +160,56 @@ def acting_as_evaluated(policy: Policy, protocol: EvaluationProtocol, batch_size
     Raises:
         ValueError: The policy cannot.
     """
-    length, before = protocol.executed_chunk_length, getattr(policy, "acting_batch_size", None)
+    with _executed_chunks(policy, protocol), _batch_size(policy, batch_size), _single_thread(policy):
+        yield
+
+
+@contextmanager
+def _executed_chunks(policy: Any, protocol: EvaluationProtocol) -> Iterator[None]:
+    length = protocol.executed_chunk_length
     own = getattr(policy, "executed_chunk_length", 0)  # None: it has no chunks
-    overridden = length is not None and own is not None and hasattr(policy, "execute_chunks")
-    if length is not None and own not in (None, length) and not overridden:
+    if length is None or own is None:
+        yield
+    elif hasattr(policy, "execute_chunks"):
+        policy.execute_chunks(length)
+        try:
+            yield
+        finally:
+            policy.execute_chunks(None)
+    elif own == length:
+        yield
+    else:
         raise ValueError(
             f"protocol {protocol.name} executes {length} actions of each chunk, which {type(policy).__name__} cannot "
             f"be told: it has no execute_chunks(); leave executed_chunk_length to the policy"
         )
+
+
+@contextmanager
+def _batch_size(policy: Any, size: int | None) -> Iterator[None]:
+    if size is None:
+        yield
+        return
+    before, policy.acting_batch_size = policy.acting_batch_size, size
     try:
-        if overridden:
-            policy.execute_chunks(length)  # type: ignore[attr-defined]
-        if batch_size is not None:
-            policy.acting_batch_size = batch_size  # type: ignore[attr-defined]
         yield
     finally:
-        if overridden:
-            policy.execute_chunks(None)  # type: ignore[attr-defined]
-        if batch_size is not None:
-            policy.acting_batch_size = before  # type: ignore[attr-defined]
+        policy.acting_batch_size = before
+
+
+@contextmanager
+def _single_thread(policy: Any) -> Iterator[None]:
+    if getattr(getattr(policy, "device", None), "type", None) != "cpu":
+        yield
+        return
+    import torch
+
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def prediction_batch_size(policy: Policy, wanted: int | None = None) -> int | None:

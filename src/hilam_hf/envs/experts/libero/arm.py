@@ -65,6 +65,7 @@ class Arm:
         angle: float = 0.06,
         steps: int = 80,
         limit: float = 1.0,
+        settle: int = 1,
         lost: Callable[[], bool] | None = None,
     ) -> Plan:
         """Go to a pose.
@@ -77,19 +78,21 @@ class Arm:
             angle: Angle in rad at which its rotation is reached.
             steps: Most steps to take.
             limit: Largest component of the action's displacement.
+            settle: Number of steps in a row that the hand must be there: 1 lets it pass through.
             lost: Says that there is no more reason to go there.
 
         Returns:
             Whether the pose was reached: not stalled, lost or out of steps before.
         """
-        guard = StallGuard()
+        guard, there = StallGuard(), 0
         for _ in range(round(steps / min(1.0, self.speed))):
             position = target() if callable(target) else target
             distance = float(np.linalg.norm(position - self.scene.hand_position))
             turn = 0.0
             if rotation is not None:
                 turn = float(np.linalg.norm(rotation_between(self.scene.hand_rotation, rotation)))
-            if distance < tolerance and turn < angle:
+            there = there + 1 if distance < tolerance and turn < angle else 0
+            if there == settle:
                 return True
             if guard.stalled(distance + 0.1 * turn) or (lost is not None and lost()):
                 return False

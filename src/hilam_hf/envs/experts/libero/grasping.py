@@ -39,6 +39,7 @@ class GraspStyle:
         radial: For hollow objects, whose rim is pinched: least cosine between the closing direction and the ray from
             the object's middle; 0 for no such demand.
         centring: How much a grasp loses a metre of distance from the object's middle.
+        thinness: How much it loses a metre of width.
         lean: Angle (rad) by which the hand leans over, about its closing direction.
         variety: Grasps whose scores differ less are equally good.
     """
@@ -48,6 +49,7 @@ class GraspStyle:
     yaws: Sequence[float] = ALL_YAWS
     radial: float = 0.0
     centring: float = 4.0
+    thinness: float = 5.0
     lean: float = 0.0
     variety: float = 0.04
 
@@ -143,7 +145,7 @@ def _grasps_at(
         - 0.25 * np.minimum(close, 20) / 20.0
         - style.centring * np.linalg.norm(positions[:, :2] - middle[:2], axis=1)
         - 0.25 * aside
-        - widths
+        - style.thinness * widths
         + 10.0 * np.minimum(0.03, depths)
     )
     return [

@@ -32,6 +32,7 @@ class Spot:
         rotation: (3, 3) of the hand; None for the rotation of the grasp.
         clearance: Height to keep over what is in the way.
         retreat: How far the hand leaves along its approach.
+        settle: Number of steps that the object rests over the spot before it is lowered.
     """
 
     position: Vector
@@ -41,6 +42,7 @@ class Spot:
     rotation: Vector | None = None
     clearance: float = 0.035
     retreat: float = 0.09
+    settle: int = 1
 
 
 @dataclass
@@ -68,7 +70,7 @@ class GraspChoice:
         if not left:
             return None
         best = left[0]
-        equal = [g for g in left if g.hits <= best.hits and g.score > best.score - variety]
+        equal = [g for g in left if g.hits <= best.hits and g.score >= best.score - variety]
         return best if self.generator is None else equal[int(self.generator.integers(len(equal)))]
 
     def reject(self, name: str, grasp: Grasp) -> None:
@@ -180,7 +182,9 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     yield from arm.move(straight, held, "lift", tolerance=0.025, angle=9.0, steps=40)
     yield from arm.move(lambda: over(height), rotation, "carry", tolerance=0.02, angle=0.3, lost=lost)
     near = 1.5 * spot.tolerance
-    yield from arm.move(lambda: over(height), rotation, "carry", tolerance=near, angle=0.08, steps=25, lost=lost)
+    yield from arm.move(
+        lambda: over(height), rotation, "carry", tolerance=near, angle=0.08, steps=25, settle=spot.settle, lost=lost
+    )
     if lost():
         yield from arm.open()
         return False

@@ -14,7 +14,9 @@ from .grasping import GraspStyle
 from .picking import GraspChoice, Spot, pick, place
 
 BOTTLE_STYLE = GraspStyle(depth=0.03, yaws=(0.0, math.radians(15.0), math.radians(165.0)))
-BOOK_STYLE = GraspStyle(depth=0.016, yaws=tuple(math.radians(angle) for angle in range(0, 180, 5)), widest=0.037)
+BOOK_STYLE = GraspStyle(
+    depth=0.016, yaws=tuple(math.radians(angle) for angle in range(0, 180, 5)), widest=0.037, thinness=20.0
+)
 
 _RACK_PITCH = math.radians(50.0)
 _RACK_SLOPE, _RACK_NORMAL = np.array([0.0, -0.887, 0.461]), np.array([0.0, 0.46, 0.89])
@@ -79,7 +81,7 @@ def _slot(arm: Arm, book: str, region: str, upright: Vector, stands: float) -> S
         return spot
     leaning = Rotation.from_rotvec([0.0, _BOOK_LEAN, 0.0]).as_matrix() @ upright
     edge = np.array([slot.position[0] - _BOOK_SETBACK, position[1]])
-    return replace(spot, position=edge, rotation=leaning, drop=0.003, tolerance=0.003)
+    return replace(spot, position=edge, rotation=leaning, drop=0.003, tolerance=0.003, settle=3)
 
 
 def put_in_microwave(arm: Arm, mug: str, region: str) -> Plan:

@@ -11,7 +11,7 @@ from .geometry import downward
 
 _TIP_HEIGHT = -0.008
 """Height of the grip site over a plate's origin that the hand aims at: the finger tips press on the plate."""
-_LEAD = 0.085
+_LEAD = 0.065
 """How far ahead of a plate's middle the fingers are sent to draw it along."""
 _SLIPPED = 0.08
 """Distance from a plate's middle at which the fingers have slipped over its rim."""
