@@ -24,7 +24,16 @@ SIZE = 16
 class FakeHost:
     """A random walk that actions push; success is where its first coordinate has passed 1.5."""
 
-    def __init__(self, *, protocol: Any, quality: str, render: bool, extras: tuple[str, ...] = (), noise: float = 0.0):
+    def __init__(
+        self,
+        *,
+        protocol: Any,
+        quality: str,
+        render: bool,
+        extras: tuple[str, ...] = (),
+        noise: float = 0.0,
+        assets: str | None = None,
+    ) -> None:
         if quality == "unheard-of":
             raise ValueError("quality must be fast, got unheard-of")
         self.settings = json.loads(os.environ.get("FAKE_HOST", "{}"))
@@ -70,8 +79,10 @@ class FakeHost:
         if self.render and draw:
             waves = np.sin(np.arange(SIZE)[:, None] * state[0] + np.arange(SIZE) * state[1 % len(state)])
             picture = (127 + 120 * np.nan_to_num(waves)).astype(np.uint8)
-            views = {camera: np.stack([np.roll(picture, n)] * 3, -1) for n, camera in enumerate(self.protocol.cameras)}
-            observation["pixels"] = views
+            observation["pixels"] = {
+                camera: np.stack([np.roll(picture, number, axis=0)] * 3, axis=-1)
+                for number, camera in enumerate(self.protocol.cameras)
+            }
         if "expert_action" in self.extras:
             observation["expert_action"] = np.full(4, self.noise or 1.0, np.float32)
         return observation

@@ -88,14 +88,8 @@ def test_what_else_differs_is_warned_of(tmp_path):
 
 def test_failures_of_the_simulator_are_warned_of(tmp_path):
     folder = save(tmp_path / "a", outcomes("libero_goal/0", "xx"))
-    spoilt = EpisodeResult(
-        task="libero_goal/0",
-        index=0,
-        seed=7,
-        initial_state=0,
-        completed=False,
-        faults=(Fault(kind="died", message="x"),),
-    )
+    fault = Fault(kind="died", message="environment died")
+    spoilt = EpisodeResult(task="libero_goal/0", index=0, seed=7, initial_state=0, completed=False, faults=(fault,))
     protocol = get_protocol("openvla").to_dict()
     EvaluationResult(episodes=(spoilt,), protocol=protocol, provenance=PROVENANCE).save(tmp_path / "b")
     assert "faults of the simulator in b count as failures" in compare(folder, tmp_path / "b").warnings

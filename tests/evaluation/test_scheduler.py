@@ -191,8 +191,8 @@ def test_a_free_simulator_keeps_its_task_and_else_helps_where_most_is_left():
 
 
 FAULTS = {
-    1: ("die", -1, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000001$"),
-    2: ("die", 3, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000002, step 3$"),
+    1: ("die", -1, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000001;"),
+    2: ("die", 3, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000002, step 3;"),
     3: ("hang", 2, "hung", r"environment did not answer within 1 s at drawer-open, seed 1000003, step 2$"),
     4: (
         "error",

@@ -130,15 +130,16 @@ class LiberoHdf5Writer:
         self._check_space(file, demonstration)
         if not file.exists():
             self._create(file, demonstration)
+        # Forgotten until it is whole: after an error the file is looked through again.
+        recorded = self._ids.pop(task)
         with opened(file, "r+") as hdf5:
             _check_fits(file, hdf5["data"], demonstration)
-            hdf5.pop(_INCOMPLETE, None)
             _write_demo(hdf5.create_group(_INCOMPLETE), demonstration, self.compression)
             # On disk before it takes its name: an interruption can then only leave it aside.
             hdf5.flush()
             hdf5.move(_INCOMPLETE, f"data/{_next_name(hdf5['data'])}")
             _count(hdf5["data"])
-        self._ids[task].add(demonstration.id)
+        self._ids[task] = recorded | {demonstration.id}
 
     def _file(self, task: str) -> Path:
         return self.folder / f"{task}{SUFFIX}"
@@ -150,9 +151,12 @@ class LiberoHdf5Writer:
         return self._ids[task]
 
     def _recover(self, file: Path) -> set[str]:
+        with opened(file, "r") as hdf5:
+            interrupted = list(hdf5) != ["data"]
+        if interrupted:
+            _rebuild(file)
         with opened(file, "r+") as hdf5:
             data = data_group(file, hdf5)
-            hdf5.pop(_INCOMPLETE, None)
             for name in data:
                 check_demo(file, name, data[name])
             _count(data)
@@ -263,6 +267,23 @@ class Hdf5Frames:
             if len(indices) == len(frames):
                 return frames[()]
             return frames[list(indices)]
+
+
+def _rebuild(file: Path) -> None:
+    """Copies the whole demonstrations into a new file.
+
+    What an interruption left aside is not deleted in place: it may share its parts with a demonstration that was just
+    about to take its name, or refer to parts that never reached the disk.
+    """
+    h5py = require("h5py", extra="libero")
+    with atomic_path(file) as temporary, opened(file, "r") as old, h5py.File(temporary, "w") as new:
+        source, target = data_group(file, old), new.create_group("data")
+        for name, value in source.attrs.items():
+            target.attrs[name] = value
+        for name in sorted(source, key=demo_number):
+            check_demo(file, name, source[name])
+            old.copy(source[name], target, name=name)
+        _count(target)
 
 
 def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> None:

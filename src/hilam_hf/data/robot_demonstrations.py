@@ -96,8 +96,8 @@ def load_robot_demonstrations(
     """Opens a recording: LIBERO's HDF5 files (official or recorded here), or a LeRobot dataset of version 3.0.
 
     Args:
-        path: One file `<task>_demo.hdf5`, or a folder of such files or LeRobot datasets, at any depth. Of a recording in
-            both formats the HDF5 files are read, whose pictures are exact.
+        path: One file `<task>_demo.hdf5`, or a folder of such files or LeRobot datasets, at any depth. Of a recording
+            in both formats the HDF5 files are read, whose pictures are exact.
         tasks: Tasks to load, by name or instruction; None loads all.
         max_per_task: Episodes a task, the first by id; None loads all.
         cameras: Cameras that every episode must have.

@@ -1,0 +1,47 @@
+"""The `hilam` command: thin wrappers around the library, one per step of the way from videos to a policy."""
+
+import logging
+import os
+import sys
+
+import typer
+from huggingface_hub.errors import StrictDataclassError
+
+from . import latents, simulation, training
+
+app = typer.Typer(
+    help="Hierarchical latent actions: from action-free video to latent actions, skills and robot policies.",
+    no_args_is_help=True,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+)
+train_app = typer.Typer(help="Train one stage on its own.", no_args_is_help=True, rich_markup_mode="rich")
+app.add_typer(train_app, name="train")
+
+app.command("demo")(latents.demo)
+app.command("doctor")(latents.doctor)
+app.command("record")(simulation.record)
+app.command("extract")(latents.extract)
+app.command("lam-report")(latents.lam_report)
+app.command("skills")(latents.skills)
+app.command("view")(latents.view)
+app.command("eval")(simulation.evaluate)
+train_app.command("lam")(training.train_lam_command)
+train_app.command("hilam")(training.train_hilam_command)
+train_app.command("policy")(training.train_policy_command)
+train_app.command("finetune")(training.finetune_command)
+
+
+def main() -> None:
+    """Entry point: user errors end in one line and a non-zero exit code; HILAM_DEBUG=1 shows the traceback instead."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    try:
+        app()
+    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
+        if os.environ.get("HILAM_DEBUG"):
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    except KeyboardInterrupt:
+        print("interrupted; what was written is kept", file=sys.stderr)
+        sys.exit(130)

@@ -1,0 +1,213 @@
+"""Commands that need a simulator: recording scripted experts, evaluating policies."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from .options import CAMERA, Device, Out, load_model, split
+
+DEMO_TASKS = "drawer-open,door-open,button-press-topdown"
+
+Suite = Annotated[
+    str | None, typer.Option(help="LIBERO suite: spatial, object, goal, 10 (long) or 90. Without one, Meta-World.")
+]
+Tasks = Annotated[
+    str | None,
+    typer.Option(help="Comma-separated tasks: numbers with --suite, otherwise names, of Meta-World three by default."),
+]
+InitialStates = Annotated[
+    str | None, typer.Option("--init-states", help="Numbers of LIBERO's initial states, such as 0-49 or 0,3,7.")
+]
+ProtocolName = Annotated[
+    str | None, typer.Option(help="openvla (LIBERO's default), lerobot, libero, baku, or metaworld (its default).")
+]
+Assets = Annotated[
+    Path | None, typer.Option(help="Folder of LIBERO's assets; otherwise HILAM_LIBERO_ASSETS, or the Hub.")
+]
+Quality = Annotated[
+    str | None, typer.Option(help="Rendering quality, exact or fast; exact for LIBERO and fast for Meta-World.")
+]
+
+
+def record(
+    out: Out,
+    suite: Suite = None,
+    tasks: Tasks = None,
+    episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 30,
+    protocol: ProtocolName = None,
+    initial_states: InitialStates = None,
+    image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
+    camera: Annotated[str, typer.Option(help="Camera to record, of Meta-World; LIBERO has two.")] = CAMERA,
+    quality: Quality = None,
+    formats: Annotated[str, typer.Option("--format", help="What to write of LIBERO: hdf5, lerobot or both.")] = (
+        "hdf5,lerobot"
+    ),
+    noise: Annotated[
+        float | None, typer.Option(help="Standard deviation of the noise on actions: 0.1, and 0.05 for LIBERO.")
+    ] = None,
+    action_labels: Annotated[
+        str | None,
+        typer.Option(help="Record the actions as executed (LIBERO's default), or the expert's before the noise."),
+    ] = None,
+    assets: Assets = None,
+    workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
+    seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
+) -> None:
+    """Record scripted experts: Meta-World's as videos with the actions kept apart, LIBERO's as HDF5 and LeRobot files.
+
+    A recording that was interrupted goes on where it stopped.
+
+    [bold]Example:[/bold] hilam record --tasks drawer-open,door-open --episodes 20 --out recordings
+
+    [bold]Example:[/bold] hilam record --suite libero_10 --episodes 50 --out libero-10
+    """
+    given = {"quality": quality, "noise": noise, "action_labels": action_labels, "protocol": protocol}
+    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
+    options |= {"seed": seed, "image_size": image_size, "num_workers": workers}
+    if suite is not None:
+        from ..envs.libero.recorder import record_libero
+
+        states = None if initial_states is None else parse_numbers(initial_states, "--init-states")
+        numbers = None if tasks is None else parse_numbers(tasks, "--tasks")
+        print(
+            record_libero(
+                out,
+                suite,
+                episodes,
+                tasks=numbers,
+                initial_states=states,
+                formats=split(formats),  # type: ignore[arg-type]
+                assets=assets,
+                **options,
+            )
+        )
+        return
+    from ..envs import record_demonstrations
+
+    if protocol is not None or initial_states is not None:
+        raise ValueError("--protocol and --init-states are LIBERO's: give a --suite")
+    print(record_demonstrations(out, split(tasks or DEMO_TASKS), episodes, camera=camera, **options))
+
+
+def evaluate(
+    policy: Annotated[str | None, typer.Option(help="Policy: Hub id or folder, or 'expert', or 'random'.")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
+    suite: Suite = None,
+    tasks: Tasks = None,
+    initial_states: InitialStates = None,
+    episodes: Annotated[int | None, typer.Option(help="Episodes of each task; otherwise the protocol's.")] = None,
+    protocol: ProtocolName = None,
+    seed: Annotated[int | None, typer.Option(help="Chooses initial states, or what fixed ones leave open.")] = None,
+    num_envs: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
+    quality: Quality = None,
+    camera: Annotated[
+        str | None, typer.Option(help="Cameras that the policy sees, comma-separated; of Meta-World 'workspace'.")
+    ] = None,
+    image_size: Annotated[int | None, typer.Option(help="Side of the pictures; otherwise the protocol's.")] = None,
+    image_transform: Annotated[
+        str | None, typer.Option(help="none, flip_vertical or rotate_180; otherwise the protocol's.")
+    ] = None,
+    max_steps: Annotated[int | None, typer.Option(help="Steps of an episode; otherwise the protocol's.")] = None,
+    chunk_length: Annotated[
+        int | None, typer.Option(help="Actions executed of each predicted chunk; otherwise the policy's.")
+    ] = None,
+    videos_per_task: Annotated[int, typer.Option(help="Episodes of each task to film.")] = 1,
+    assets: Assets = None,
+    device: Device = "auto",
+    policy_batch_size: Annotated[
+        int | None, typer.Option(help="Rows predicted at once: 1 on a CPU, 16 elsewhere, unless given.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Remove an evaluation that --out holds.")] = False,
+    compare: Annotated[
+        tuple[Path, Path] | None,
+        typer.Option(help="Compare two evaluations, episode by episode, instead of making one."),
+    ] = None,
+) -> None:
+    """Roll a policy out and count successes: results.json with provenance, videos, a table with intervals.
+
+    A run that was interrupted goes on where it stopped.
+
+    [bold]Example:[/bold] hilam eval --policy expert --tasks drawer-open --episodes 10 --out results
+
+    [bold]Example:[/bold] hilam eval --policy org/policy --suite libero_goal --tasks 0,3 --init-states 0-9 --out results
+
+    [bold]Example:[/bold] hilam eval --compare results-a results-b
+    """
+    from .. import evaluation
+
+    if compare is not None:
+        if policy is not None or out is not None:
+            raise ValueError("--compare reads two evaluations and makes none: leave out --policy and --out")
+        print(evaluation.compare(*compare))
+        return
+    if policy is None or out is None:
+        raise ValueError("an evaluation needs --policy and --out; to compare two, give --compare A B")
+    chosen = _protocol(
+        protocol or ("metaworld" if suite is None else "openvla"),
+        cameras=None if camera is None else tuple(split(camera)),
+        image_size=image_size,
+        image_transform=image_transform,
+        max_steps=None if max_steps is None else {"": max_steps},
+        executed_chunk_length=chunk_length,
+    )
+    names: Any = None if tasks is None else split(tasks)
+    if names is None and chosen.simulator == "metaworld":
+        names = split(DEMO_TASKS)
+    result = evaluation.evaluate(
+        _actor(policy, device),
+        names,
+        protocol=chosen,
+        suite=suite,
+        episodes=episodes if initial_states is None else parse_numbers(initial_states, "--init-states"),
+        num_envs=num_envs,
+        seed=seed,
+        quality=quality,
+        out_dir=out,
+        videos_per_task=videos_per_task,
+        policy_name=policy,
+        policy_batch_size=policy_batch_size,
+        assets=assets,
+        overwrite=overwrite,
+    )
+    for task, rate in result.tasks.items():
+        print(f"{task}: {rate}")
+    print(f"overall: {result.overall}")
+
+
+def parse_numbers(text: str, option: str) -> list[int]:
+    """Read numbers and ranges, such as `0-4,7`.
+
+    Args:
+        text: The numbers, comma-separated; `a-b` includes both.
+        option: What they were given for, named in errors.
+
+    Raises:
+        ValueError: It is something else, or names nothing.
+    """
+    numbers: list[int] = []
+    for part in split(text):
+        first, separator, last = part.partition("-")
+        if not first.isdecimal() or (separator and not last.isdecimal()):
+            raise ValueError(f"{option}: got {part!r}, expected numbers and ranges such as 0-4,7")
+        numbers.extend(range(int(first), int(last or first) + 1))
+    if not numbers:
+        raise ValueError(f"{option}: got {text!r}, which names no number")
+    return numbers
+
+
+def _protocol(name: str, **options: Any) -> Any:
+    from ..envs.protocols import get_protocol
+
+    protocol = get_protocol(name)
+    if protocol.simulator == "metaworld":
+        options["cameras"] = options["cameras"] or (CAMERA,)
+    return protocol.with_options(**options)
+
+
+def _actor(policy: str, device: str) -> Any:
+    from ..evaluation import ExpertPolicy, RandomPolicy
+    from ..models.hierarchical import HierarchicalPolicy
+
+    scripted: dict[str, Any] = {"expert": ExpertPolicy, "random": RandomPolicy}
+    return scripted[policy]() if policy in scripted else load_model(HierarchicalPolicy, policy, device)

@@ -1,0 +1,186 @@
+"""Commands that train one stage on its own."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split
+
+
+def train_lam_command(
+    videos: Annotated[Path, typer.Argument(help="Folder of videos.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    kind: Annotated[
+        str, typer.Option(help="Kind of model: uniskill, uniskill-light, lapa or feature-difference.")
+    ] = "uniskill-light",
+    stride: Stride = None,
+    stride_seconds: StrideSeconds = None,
+    image_size: Annotated[
+        int | None, typer.Option(help="Side of the frames that the models see; otherwise the kind's.")
+    ] = None,
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option("--model-option", help="KEY=VALUE of a model's configuration: idm.hidden_size=96."),
+    ] = None,
+    held_out: Annotated[float, typer.Option(help="Fraction of the videos to validate on, with validate_every=N.")] = 0,
+    corpus: Annotated[
+        str | None, typer.Option(help="Corpus made from these videos (folder or Hub id): use its episodes alone.")
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
+
+    The two frames of a pair lie 0.6 seconds apart unless a stride is given.
+
+    [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
+    """
+    from ..training import TrainingConfig, load_config
+    from ..training.lam_models import parse_model_options
+    from ..training.lam_runs import train_lam_on_videos
+
+    train_lam_on_videos(
+        videos,
+        load_config(TrainingConfig, config, overrides or ()),
+        output_dir=out,
+        kind=kind,
+        image_size=image_size,
+        model_options=parse_model_options(model_options or ()),
+        stride=stride,
+        stride_seconds=stride_seconds,
+        held_out_fraction=held_out,
+        corpus=corpus,
+        resume=resume,
+    )
+    print(f"{kind} model in {out}")
+
+
+def train_hilam_command(
+    corpus: Annotated[str, typer.Argument(help="Latent-action corpus: folder or Hub id.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    preset: Annotated[str, typer.Option(help="Size of the model: tiny, small, base or large.")] = "tiny",
+    model_options: Annotated[
+        list[str] | None,
+        typer.Option("--model-option", help="KEY=VALUE of the preset: target_ratios=[4,3], routing=identity."),
+    ] = None,
+    idm: Annotated[
+        str | None, typer.Option(help="Inverse dynamics model to keep in the checkpoint, which then takes frames, too.")
+    ] = None,
+    fdm: Annotated[
+        str | None, typer.Option(help="Forward dynamics model for the reconstruction loss; needs --videos.")
+    ] = None,
+    videos: Annotated[
+        Path | None, typer.Option(help="Folder of the videos that the corpus was made from, for --fdm.")
+    ] = None,
+    resume: Resume = False,
+) -> None:
+    """Train HiLAM on a corpus of latent actions.
+
+    [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
+    """
+    from ..data.corpora import CorpusInfo, load_corpus
+    from ..data.frame_store import FrameStore, VideoSource
+    from ..models.auto import AutoForwardDynamicsModel, load_latent_action_model
+    from ..training import TrainingConfig, load_config
+    from ..training.hilam import new_hilam, parse_model_options, train_hilam
+
+    options = load_config(TrainingConfig, config, overrides or ())
+    info = CorpusInfo.from_card(corpus)
+    with seeded(options.seed):
+        own = None if idm is None else load_latent_action_model(idm)[0]
+        model = new_hilam(info, preset, idm=own, **parse_model_options(model_options or ()))
+    rows, forward_dynamics, frames = load_corpus(corpus), None, None
+    if (fdm is None) != (videos is None):
+        raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")
+    if fdm is not None and videos is not None:
+        forward_dynamics = AutoForwardDynamicsModel.from_pretrained(fdm)
+        sources = [VideoSource(str(videos / row["video"]), row["num_frames"]) for row in rows]
+        frames = FrameStore(sources, forward_dynamics.config.image_size)
+    train_hilam(
+        model, rows, info, options, output_dir=out, forward_dynamics=forward_dynamics, frames=frames, resume=resume
+    )
+    print(f"model in {out}/hilam")
+
+
+def train_policy_command(
+    corpus: Annotated[str, typer.Argument(help="Latent-skill corpus: folder or Hub id.")],
+    videos: Annotated[Path, typer.Option(help="Folder of the videos that the corpus was made from.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    stage: Annotated[int, typer.Option(help="Stage whose skills the high-level policy predicts.")] = 2,
+    camera: Annotated[str, typer.Option(help="Name of the camera that the videos show.")] = CAMERA,
+    image_size: Annotated[int, typer.Option(help="Side of the frames that the policy sees.")] = 64,
+    resume: Resume = False,
+) -> None:
+    """Pretrain a hierarchical policy on videos labelled with skills and latent actions.
+
+    [bold]Example:[/bold] hilam train policy latent-skills --videos videos --out pretrained max_steps=2000
+    """
+    from ..data.corpora import CorpusInfo, load_corpus
+    from ..data.episodes import scan_videos
+    from ..data.policy_data import PolicyDataset
+    from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+    from ..training import TrainingConfig, load_config
+    from ..training.policy import pretrain_policy
+
+    options = load_config(TrainingConfig, config, overrides or ())
+    info = CorpusInfo.from_card(corpus)
+    if stage not in info.skill_dims:
+        raise ValueError(f"{corpus} has no skills of stage {stage}; it has those of {sorted(info.skill_dims)}")
+    rows, folder = load_corpus(corpus), scan_videos(videos)
+    dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, info=info, camera=camera)
+    trunk = {"cameras": [camera], "image_size": image_size}
+    with seeded(options.seed):
+        policy = HierarchicalPolicy(
+            HierarchicalPolicyConfig(
+                high_config=dict(trunk),
+                low_config=dict(trunk),
+                skill_dim=info.skill_dims[stage],
+                latent_dim=info.vector_dim,
+                stage=stage,
+            )
+        )
+    pretrain_policy(policy, dataset, options, output_dir=out, resume=resume)
+    print(f"policy in {out}/policy")
+
+
+def finetune_command(
+    policy: Annotated[str, typer.Argument(help="Pretrained policy: Hub id or folder.")],
+    demonstrations: Annotated[Path, typer.Option(help="Folder that `hilam record` wrote.")],
+    out: Out,
+    overrides: Overrides = None,
+    config: ConfigFile = None,
+    tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks; all that were recorded by default.")] = None,
+    per_task: Annotated[int | None, typer.Option(help="Demonstrations of each task; all by default.")] = None,
+    chunk_size: Annotated[int, typer.Option(help="Actions predicted at a time.")] = 10,
+    resume: Resume = False,
+) -> None:
+    """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
+
+    [bold]Example:[/bold] hilam train finetune pretrained/policy --demonstrations recordings --out finetuned method=lora
+    """
+    from ..data.demonstrations import load_demonstrations
+    from ..data.policy_data import PolicyDataset
+    from ..models.hierarchical import HierarchicalPolicy
+    from ..training import load_config
+    from ..training.policy import FinetuningConfig, finetune_policy
+
+    options = load_config(FinetuningConfig, config, overrides or ())
+    actor = HierarchicalPolicy.from_pretrained(policy)
+    rows = load_demonstrations(demonstrations, split(tasks) if tasks is not None else None, per_task)
+    trunk = actor.config.low_config
+    dataset = PolicyDataset.from_demonstrations(
+        rows, trunk.image_size, chunk_size, root=demonstrations, camera=trunk.cameras[0]
+    )
+    sample = dataset[0]
+    fresh = actor.prepare_for_finetuning(
+        action_dim=sample["actions"].shape[-1], chunk_size=chunk_size, agent_pos_dim=sample["agent_pos"].shape[-1]
+    )
+    print(f"starting fresh: {', '.join(fresh)}")
+    finetune_policy(actor, dataset, options, output_dir=out, resume=resume)
+    print(f"policy in {out}/policy")

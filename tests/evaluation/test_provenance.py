@@ -1,0 +1,80 @@
+"""Records of policies and their training data, and the warning about lighting."""
+
+from __future__ import annotations
+
+import json
+import logging
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from hilam_hf.evaluation import lighting_warning
+from hilam_hf.evaluation.provenance import policy_record, training_provenance, weights_fingerprint
+from tests.evaluation.test_scheduler import baku_policy, run
+
+
+@pytest.mark.parametrize(
+    ("recorded", "installed", "warned"),
+    [
+        ("3.3.0", "3.3.0", False),
+        ("3.3.2", "3.3.3", True),
+        ("3.3.10", "3.3.2", True),
+        ("2.3.7", "3.3.2", False),
+        ("3.3.3", "3.10.0", False),
+        (None, "3.3.0", False),
+        ("3.3.0", None, False),
+    ],
+)
+def test_lighting_changed_with_one_version(recorded, installed, warned):
+    warning = lighting_warning(recorded, installed)
+    assert (warning is not None) == warned
+    if warning is not None:
+        assert recorded in warning and installed in warning
+
+
+def test_lighting_needs_versions():
+    with pytest.raises(ValueError, match=r"expected versions such as 3\.3\.0, got 'newest'"):
+        lighting_warning("newest", "3.3.0")
+
+
+def test_fingerprint_tells_weights_apart():
+    policy, same = baku_policy(), baku_policy()
+    assert weights_fingerprint(policy) == weights_fingerprint(same)
+    with torch.no_grad():
+        same.model.action_token[0] += 1e-6
+    assert weights_fingerprint(policy) != weights_fingerprint(same)
+    assert weights_fingerprint(baku_policy().bfloat16()) != weights_fingerprint(policy)
+    assert weights_fingerprint(SimpleNamespace()) is None
+
+
+def test_policy_record():
+    record = policy_record(baku_policy(execution="open_loop", n_action_steps=3), "org/policy")
+    assert (record["class"], record["name"], record["executed_chunk_length"]) == ("BakuPolicy", "org/policy", 3)
+    assert record["device"] == "cpu" and record["acting"]["execution"] == "open_loop"
+
+
+def test_training_data_are_told_by_the_policy_or_its_folder(tmp_path):
+    assert training_provenance(SimpleNamespace()) is None
+    assert training_provenance(SimpleNamespace(training_provenance={"mujoco": "3.2.0"})) == {"mujoco": "3.2.0"}
+    baku_policy().save_pretrained(tmp_path)
+    policy = type(baku_policy()).from_pretrained(tmp_path)
+    assert training_provenance(policy) is None
+    (tmp_path / "training_data.json").write_text(json.dumps({"mujoco": "3.1.0"}))
+    assert training_provenance(policy) == {"mujoco": "3.1.0"}
+    (tmp_path / "training_data.json").write_text("[1]")
+    with pytest.raises(ValueError, match=r"training_data\.json: expected a JSON object"):
+        training_provenance(policy)
+    (tmp_path / "training_data.json").write_text("{")
+    with pytest.raises(ValueError, match=r"training_data\.json: no JSON"):
+        training_provenance(policy)
+
+
+def test_pictures_drawn_otherwise_than_the_training_data_are_warned_of(fake_host, caplog):
+    fake_host(provenance={"mujoco": "3.3.4"})
+    policy = baku_policy()
+    policy.training_provenance = {"mujoco": "3.3.0", "dataset": "libero"}
+    with caplog.at_level(logging.WARNING):
+        result = run(policy, "door-open", episodes=1)
+    assert "MuJoCo 3.3.0 and 3.3.4 light scenes differently" in caplog.text
+    assert len(result.provenance["warnings"]) == 1 and result.provenance["training_data"]["dataset"] == "libero"
