@@ -174,6 +174,12 @@ def test_statistics_of_the_dataset(tmp_path: Path) -> None:
     np.testing.assert_allclose(stats["action"]["mean"], actions.mean(0), atol=1e-6)
     np.testing.assert_allclose(stats["action"]["std"], actions.std(0), atol=1e-6)
     assert stats["action"]["count"] == [18] and stats["index"]["max"] == [17]
+    (root / "meta/stats.json").unlink()
+    LeRobotWriter(root)
+    again = load_json(root / "meta/stats.json")
+    for name in stats:
+        for kind in stats[name]:
+            np.testing.assert_allclose(again[name][kind], stats[name][kind], atol=1e-9, err_msg=f"{name} {kind}")
 
 
 def test_round_trip(tmp_path: Path) -> None:
@@ -199,6 +205,10 @@ def test_unknown_phases_and_one_camera(tmp_path: Path) -> None:
         writer.add(demonstration(frames=frames, phases=None))
         writer.add(demonstration(frames=frames, seed=1, initial_state=None))
     first, second = read_lerobot(tmp_path)
+    with LeRobotWriter(tmp_path / "other") as writer:
+        writer.add(demonstration(frames=frames, seed=1, initial_state=None))
+        writer.add(demonstration(frames=frames))
+    assert [episode.metadata["initial_state"] for episode in read_lerobot(tmp_path / "other")] == [None, 7]
     assert first.phases is None and second.phases is not None and first.camera_names == ("agentview",)
     assert [row["phase"] for row in pq.read_table(tmp_path / "data/chunk-000/file-000.parquet").to_pylist()] == [""] * 5
     assert [episode.metadata["initial_state"] for episode in (first, second)] == [7, None]

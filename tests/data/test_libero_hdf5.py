@@ -334,6 +334,28 @@ def test_resuming_after_the_process_was_killed(tmp_path: Path) -> None:
         check_complete(folder, expected)
 
 
+def test_what_lies_aside_is_dropped_and_the_rest_stays(tmp_path: Path) -> None:
+    file = record(tmp_path, 2)
+    with h5py.File(file, "r+") as hdf5:
+        # As after an interruption between the two steps of taking a name: one group, two names.
+        hdf5["incomplete"] = hdf5["data/demo_1"]
+        hdf5["refers to nothing"] = h5py.SoftLink("/nowhere")
+        hdf5["mask/train"] = [b"demo_1"]
+        hdf5["data"].attrs["total"] = 5
+        del hdf5["data"].attrs["num_demos"]
+    with LiberoHdf5Writer(tmp_path) as writer:
+        assert all(writer.has(f"{TASK}/init_007_seed_{seed}") for seed in range(2))
+    with h5py.File(file) as hdf5:
+        assert sorted(hdf5) == ["data", "mask"] and hdf5["mask/train"][0] == b"demo_1"
+        assert (hdf5["data"].attrs["num_demos"], hdf5["data"].attrs["total"]) == (2, 11)
+        assert hdf5["data"].attrs["source"] == "scripted"
+    for seed, demo in enumerate(("demo_0", "demo_1")):
+        expected, back = demonstration(5 + seed, seed), read_libero_demonstration(file, demo)
+        np.testing.assert_array_equal(back.frames["agentview"], expected.frames["agentview"])
+        np.testing.assert_array_equal(back.states, expected.states)
+        assert back.model_xml == expected.model_xml and back.phases == expected.phases
+
+
 def test_full_disk_is_told_before_the_file_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = record(tmp_path, 1)
     before = file.read_bytes()

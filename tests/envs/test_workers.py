@@ -4,10 +4,11 @@ import os
 import signal
 import subprocess
 import sys
+import time
 
 import pytest
 
-from hilam_hf.envs.workers import Worker, WorkerError, ready_workers
+from hilam_hf.envs.workers import Worker, WorkerDied, WorkerError, WorkerTimeout, ready_workers, resident_memory
 from tests.helpers import ROOT
 
 
@@ -31,6 +32,14 @@ class Counter:
 
     def die(self):
         os.kill(os.getpid(), signal.SIGKILL)
+
+    def sleep(self, seconds):
+        time.sleep(seconds)
+
+    def grow(self, size):
+        before = resident_memory()
+        self.block = bytearray(os.urandom(1)) * size
+        return resident_memory() - before
 
 
 TARGET = f"{__name__}:Counter"
@@ -85,7 +94,40 @@ def test_death_is_told_with_its_signal():
             worker.receive()
 
 
-@pytest.mark.parametrize("module", ["hilam_hf.envs.host", "hilam_hf.envs.recorder"])
+def test_a_worker_that_hangs_is_told_and_killed():
+    worker = Worker(TARGET, name="environment 0")
+    worker.send("sleep", 1000, doing="door-open, seed 5, step 17")
+    assert ready_workers([worker], timeout=0.05) == []
+    with pytest.raises(
+        WorkerTimeout, match=r"environment 0 did not answer within 0\.2 s at door-open, seed 5"
+    ):
+        worker.receive(timeout=0.2)
+    worker.kill()
+    assert worker._process.returncode == -signal.SIGKILL
+    with pytest.raises(OSError, match="closed"):
+        worker.send("add", 1)
+
+
+def test_an_answer_in_time_is_received():
+    with Worker(TARGET) as worker:
+        worker.send("add", 1)
+        assert worker.receive(timeout=60) == 1
+
+
+def test_death_is_of_its_own_kind():
+    with Worker(TARGET) as worker:
+        worker.send("die")
+        with pytest.raises(WorkerDied):
+            worker.receive(timeout=60)
+
+
+def test_resident_memory_grows_with_what_is_held():
+    with Worker(TARGET) as worker:
+        worker.send("grow", 64_000_000)
+        assert 50e6 < worker.receive() < 90e6
+
+
+@pytest.mark.parametrize("module", ["hilam_hf.envs.host", "hilam_hf.envs.recorder", "hilam_hf.envs.libero.host"])
 def test_what_workers_import_leaves_torch_out(module):
     pytest.importorskip("gymnasium")
     code = f"import sys, {module}; print({{'torch', 'transformers', 'datasets'}} & set(sys.modules))"

@@ -91,7 +91,7 @@ class FakeHost:
         folder = self.settings.get("attempts")
         self.attempt = 1
         if folder:
-            file = Path(folder) / f"{self.spec.task}-{self.spec.index}"
+            file = Path(folder) / f"{self.spec.task.replace('/', '-')}-{self.spec.index}"
             self.attempt = 1 + (file.stat().st_size if file.exists() else 0)
             file.write_bytes(b"x" * self.attempt)
 

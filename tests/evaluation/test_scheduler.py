@@ -193,7 +193,7 @@ def test_a_free_simulator_keeps_its_task_and_else_helps_where_most_is_left():
 FAULTS = {
     1: ("die", -1, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000001;"),
     2: ("die", 3, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000002, step 3;"),
-    3: ("hang", 2, "hung", r"environment did not answer within 1 s at drawer-open, seed 1000003, step 2$"),
+    3: ("hang", 2, "hung", r"environment did not answer within 1.5 s at drawer-open, seed 1000003, step 2$"),
     4: (
         "error",
         0,
@@ -207,7 +207,7 @@ FAULTS = {
 
 
 def test_a_spoilt_episode_is_run_again_once_and_then_counts_as_failed(fake_host):
-    options = {"tasks": "drawer-open", "episodes": 8, "num_envs": 1, "step_timeout_s": 1}
+    options = {"tasks": "drawer-open", "episodes": 8, "num_envs": 1, "step_timeout_s": 1.5}
     policy = RandomPolicy(seed=1)
     clean = run(policy, **options)
     assert min(episode.steps for episode in clean.episodes[1:7]) > 4 and clean.faults == []

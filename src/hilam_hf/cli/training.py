@@ -151,36 +151,45 @@ def train_policy_command(
 
 def finetune_command(
     policy: Annotated[str, typer.Argument(help="Pretrained policy: Hub id or folder.")],
-    demonstrations: Annotated[Path, typer.Option(help="Folder that `hilam record` wrote.")],
+    demonstrations: Annotated[
+        str, typer.Option(help="Folder that `hilam record` wrote, LIBERO's HDF5 files, or a LeRobot dataset of LIBERO.")
+    ],
     out: Out,
     overrides: Overrides = None,
     config: ConfigFile = None,
     tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks; all that were recorded by default.")] = None,
     per_task: Annotated[int | None, typer.Option(help="Demonstrations of each task; all by default.")] = None,
     chunk_size: Annotated[int, typer.Option(help="Actions predicted at a time.")] = 10,
+    cameras: Annotated[
+        str | None, typer.Option(help="Comma-separated cameras of LIBERO that the policy sees; both by default.")
+    ] = None,
+    image_transform: Annotated[
+        str, typer.Option(help="How LIBERO's pictures lie, as in the protocol: rotate_180, flip_vertical or none.")
+    ] = "rotate_180",
+    proprioception: Annotated[
+        str, typer.Option(help="Of LIBERO: ee_axis_angle_gripper, joints_gripper or gripper_joints.")
+    ] = "ee_axis_angle_gripper",
     resume: Resume = False,
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
 
     [bold]Example:[/bold] hilam train finetune pretrained/policy --demonstrations recordings --out finetuned method=lora
     """
-    from ..data.demonstrations import load_demonstrations
-    from ..data.policy_data import PolicyDataset
-    from ..models.hierarchical import HierarchicalPolicy
     from ..training import load_config
-    from ..training.policy import FinetuningConfig, finetune_policy
+    from ..training.policy import FinetuningConfig
+    from ..training.policy_runs import finetune_on_demonstrations
 
-    options = load_config(FinetuningConfig, config, overrides or ())
-    actor = HierarchicalPolicy.from_pretrained(policy)
-    rows = load_demonstrations(demonstrations, split(tasks) if tasks is not None else None, per_task)
-    trunk = actor.config.low_config
-    dataset = PolicyDataset.from_demonstrations(
-        rows, trunk.image_size, chunk_size, root=demonstrations, camera=trunk.cameras[0]
+    finetune_on_demonstrations(
+        policy,
+        demonstrations,
+        load_config(FinetuningConfig, config, overrides or ()),
+        output_dir=out,
+        tasks=split(tasks) if tasks is not None else None,
+        per_task=per_task,
+        chunk_size=chunk_size,
+        cameras=split(cameras) if cameras is not None else None,
+        image_transform=image_transform,
+        proprioception=proprioception,
+        resume=resume,
     )
-    sample = dataset[0]
-    fresh = actor.prepare_for_finetuning(
-        action_dim=sample["actions"].shape[-1], chunk_size=chunk_size, agent_pos_dim=sample["agent_pos"].shape[-1]
-    )
-    print(f"starting fresh: {', '.join(fresh)}")
-    finetune_policy(actor, dataset, options, output_dir=out, resume=resume)
     print(f"policy in {out}/policy")

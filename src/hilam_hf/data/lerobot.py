@@ -93,7 +93,10 @@ class LeRobotWriter:
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
         self._info: dict[str, Any] | None = None
+        self._table: pa.Table | None = None
+        # The table's rows without their statistics, which are merged as episodes come.
         self._rows: list[dict[str, Any]] = []
+        self._statistics: dict[str, dict[str, Any]] = {}
         self._recover()
         self._ids = {row[f"{OURS}/id"] for row in self._rows}
 
@@ -134,11 +137,19 @@ class LeRobotWriter:
         with atomic_path(self._data_file(episode)) as temporary:
             pq.write_table(table, temporary)
         statistics = {name: vector_statistics(values) for name, values in columns.items()} | pictures
-        rows = [*self._rows, self._row(episode, demonstration, statistics)]
+        row = self._row(episode, demonstration)
+        new = pa.Table.from_pylist([row | _flattened(statistics)])
+        episodes = new if self._table is None else pa.concat_tables([self._table, new], promote_options="permissive")
+        episodes = episodes.combine_chunks()
         with atomic_path(self.root / EPISODES_FILE) as temporary:
-            pq.write_table(pa.Table.from_pylist(rows), temporary)
-        self._rows = rows
+            pq.write_table(episodes, temporary)
+        self._table = episodes
+        self._rows.append(row)
         self._ids.add(demonstration.id)
+        self._statistics = {
+            name: merge_statistics([self._statistics[name], values] if self._statistics else [values])
+            for name, values in statistics.items()
+        }
         self._describe()
 
     def _recover(self) -> None:
@@ -150,7 +161,10 @@ class LeRobotWriter:
                 f"{self.root}: holds a LeRobot dataset that was not recorded here: record into another folder"
             )
         if (self.root / EPISODES_FILE).exists():
-            self._rows = pq.read_table(self.root / EPISODES_FILE).to_pylist()
+            self._table = pq.read_table(self.root / EPISODES_FILE)
+            names = self._table.column_names
+            self._rows = self._table.select([name for name in names if not name.startswith("stats/")]).to_pylist()
+            self._statistics = _merged_statistics(self._table)
             self._describe()
         unfinished = [self._data_file(len(self._rows))]
         unfinished += [self._video_file(key, len(self._rows)) for key in self._video_keys()]
@@ -192,9 +206,7 @@ class LeRobotWriter:
             statistics[key] = picture_statistics(turned)
         return statistics
 
-    def _row(
-        self, episode: int, demonstration: RobotDemonstration, statistics: Mapping[str, Mapping[str, Any]]
-    ) -> dict[str, Any]:
+    def _row(self, episode: int, demonstration: RobotDemonstration) -> dict[str, Any]:
         chunk, file = divmod(episode, CHUNK_SIZE)
         start, length = self._next_index(), demonstration.num_frames
         row: dict[str, Any] = {
@@ -210,8 +222,6 @@ class LeRobotWriter:
             row |= {f"videos/{key}/chunk_index": chunk, f"videos/{key}/file_index": file}
             row |= {f"videos/{key}/from_timestamp": 0.0, f"videos/{key}/to_timestamp": length / demonstration.fps}
         row |= {"meta/episodes/chunk_index": 0, "meta/episodes/file_index": 0}
-        for name, values in statistics.items():
-            row |= {f"stats/{name}/{key}": value for key, value in values.items()}
         ours = {
             "id": demonstration.id,
             "task": demonstration.task,
@@ -229,7 +239,7 @@ class LeRobotWriter:
         tasks = pa.table({"task_index": pa.array(range(len(languages)), pa.int64()), "task": languages})
         with atomic_path(self.root / TASKS_FILE) as temporary:
             pq.write_table(tasks.replace_schema_metadata({"pandas": _pandas_index("task")}), temporary)
-        write_text(self.root / STATS_FILE, json.dumps(self._statistics(), indent=4))
+        write_text(self.root / STATS_FILE, json.dumps(self._statistics, indent=4))
         self._info |= {
             "total_episodes": len(self._rows),
             "total_frames": self._next_index(),
@@ -237,15 +247,6 @@ class LeRobotWriter:
             "splits": {"train": f"0:{len(self._rows)}"},
         }
         write_text(self.root / INFO_FILE, json.dumps(self._info, indent=4))
-
-    def _statistics(self) -> dict[str, Any]:
-        """Statistics of each column over all episodes, from those in their rows."""
-        merged = {}
-        for prefix in (key.removesuffix("/mean") for key in self._rows[0] if re.fullmatch("stats/.*/mean", key)):
-            names = [key for key in self._rows[0] if key.startswith(f"{prefix}/")]
-            episodes = [{name.removeprefix(f"{prefix}/"): row[name] for name in names} for row in self._rows]
-            merged[prefix.removeprefix("stats/")] = merge_statistics(episodes)
-        return merged
 
     def _languages(self, new: RobotDemonstration | None = None) -> list[str]:
         """Instructions in the order in which they first came, which numbers them."""
@@ -289,6 +290,21 @@ def _data_table(
     phases = demonstration.phases or [""] * len(frames)
     values = {name: column.tolist() for name, column in columns.items()} | {PHASE_KEY: list(phases)}
     return pa.table({name: values[name] for name in schema.names}, schema=schema), columns
+
+
+def _flattened(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
+    return {f"stats/{name}/{key}": value for name, values in statistics.items() for key, value in values.items()}
+
+
+def _merged_statistics(table: pa.Table) -> dict[str, dict[str, Any]]:
+    """Statistics of each column over all episodes of a table."""
+    merged = {}
+    for prefix in [name.removesuffix("/mean") for name in table.column_names if re.fullmatch("stats/.*/mean", name)]:
+        names = [name for name in table.column_names if name.startswith(f"{prefix}/")]
+        columns = {name.removeprefix(f"{prefix}/"): table.column(name).to_pylist() for name in names}
+        rows = [dict(zip(columns, values, strict=True)) for values in zip(*columns.values(), strict=True)]
+        merged[prefix.removeprefix("stats/")] = merge_statistics(rows)
+    return merged
 
 
 def _pandas_index(name: str) -> str:

@@ -55,6 +55,8 @@ from .libero_layout import (
 from .robot_episodes import RobotDemonstration, RobotEpisode
 
 _INCOMPLETE = "incomplete"
+# Where robomimic keeps lists of demonstrations for training and validation.
+_MASKS = "mask"
 _PROPRIOCEPTION = {
     "ee_positions": ("obs/ee_pos", 3),
     "ee_axis_angles": ("obs/ee_ori", 3),
@@ -116,8 +118,8 @@ class LiberoHdf5Writer:
         """Writes one demonstration into the file of its task.
 
         Raises:
-            ValueError: It was recorded before, or the task's file is damaged, or tells another source,
-                instruction or rate of its demonstrations.
+            ValueError: It was recorded before, or the task's file is damaged or tells another source, instruction or
+                rate of its demonstrations.
             OSError: The disk is full; demonstrations added before are complete.
         """
         task = demonstration.task
@@ -152,7 +154,7 @@ class LiberoHdf5Writer:
 
     def _recover(self, file: Path) -> set[str]:
         with opened(file, "r") as hdf5:
-            interrupted = list(hdf5) != ["data"]
+            interrupted = not {"data", _MASKS}.issuperset(hdf5)
         if interrupted:
             _rebuild(file)
         with opened(file, "r+") as hdf5:
@@ -284,6 +286,8 @@ def _rebuild(file: Path) -> None:
             check_demo(file, name, source[name])
             old.copy(source[name], target, name=name)
         _count(target)
+        if _MASKS in old:
+            old.copy(_MASKS, new)
 
 
 def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> None:

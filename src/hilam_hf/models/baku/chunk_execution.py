@@ -126,7 +126,7 @@ def check_rows(indices: Sequence[int], batch: int) -> list[int]:
     """
     rows = [int(index) for index in indices]
     if any(not 0 <= row < batch for row in rows):
-        raise ValueError(f"reset(indices={rows}): rows must be in 0..{batch - 1} for a batch of {batch}.")
+        raise ValueError(f"Got rows {rows}; rows must be in 0..{batch - 1} for a batch of {batch}.")
     return rows
 
 

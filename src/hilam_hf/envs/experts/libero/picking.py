@@ -18,7 +18,6 @@ _SHALLOWER = (1.0, 0.75, 0.55, 0.4)
 """Shares of a style's depth that are tried until a grasp is free."""
 _LEANS = tuple(math.radians(angle) for angle in (20.0, -20.0, 35.0, -35.0))
 """Angles by which the hand leans over to grasp an object that is not free from above."""
-_LEANING_SHARE = 0.5
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def find_grasp(
     """Choose a grasp of an object: as deep as the style asks, shallower or leaning over where that isn't free."""
     points, obstacles = arm.scene.points(name), arm.scene.obstacles([name, *avoid])
     styles = [replace(style, depth=share * style.depth) for share in _SHALLOWER]
-    styles += [replace(style, depth=_LEANING_SHARE * style.depth, lean=lean) for lean in _LEANS]
+    styles += [replace(style, depth=share * style.depth, lean=lean) for share in _SHALLOWER[1:] for lean in _LEANS]
     best: Grasp | None = None
     for variant in styles:
         grasps = search_grasps(points, obstacles, variant, arm.reachable)

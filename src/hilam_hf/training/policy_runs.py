@@ -1,0 +1,134 @@
+"""Fine-tuning on a folder of demonstrations: what `hilam train finetune` and `examples/finetune_libero.py` do."""
+
+import json
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from ..data.demonstrations import DEMONSTRATIONS, load_demonstrations
+from ..data.policy_data import PolicyDataset
+from ..data.robot_demonstrations import RobotDemonstrations, load_robot_demonstrations
+from ..files import write_text
+from ..models.hierarchical import HierarchicalPolicy
+from .loop import TrainingResult
+from .policy import FinetuningConfig, finetune_policy
+from .processes import process_state
+
+TRAINING_DATA_FILE = "training_data.json"
+"""Beside a policy's configuration: how the pictures that it learnt from were drawn and turned."""
+
+logger = logging.getLogger(__name__)
+
+
+def finetune_on_demonstrations(
+    policy: str,
+    demonstrations: str | Path,
+    config: FinetuningConfig,
+    *,
+    output_dir: str | Path,
+    tasks: Sequence[str] | None = None,
+    per_task: int | None = None,
+    chunk_size: int = 10,
+    cameras: Sequence[str] | None = None,
+    image_transform: str = "rotate_180",
+    proprioception: str = "ee_axis_angle_gripper",
+    resume: bool = False,
+) -> TrainingResult:
+    """Fine-tunes a pretrained policy and saves the one that acts as `output_dir/policy`.
+
+    Args:
+        policy: Pretrained policy: Hub id or folder.
+        demonstrations: Folder that `hilam record` wrote for Meta-World or LIBERO; LIBERO's official HDF5 files; or a
+            LeRobot dataset of LIBERO (folder or Hub id).
+        config: Training options.
+        output_dir: Folder for checkpoints, history and the trained policy, with `training_data.json` beside it.
+        tasks: Tasks to learn; None for all of the demonstrations.
+        per_task: Demonstrations of each task; None for all.
+        chunk_size: Q, actions predicted at a time.
+        cameras: LIBERO's cameras that π^l sees, the pretrained one first; None for both. Meta-World has one.
+        image_transform: How LIBERO's pictures shall lie, which must be that of the evaluation's protocol.
+        proprioception: What `agent_pos` is made of in LIBERO, likewise.
+        resume: Continue from the latest checkpoint in `output_dir`.
+
+    Raises:
+        FileNotFoundError: There are no demonstrations.
+        ValueError: A task, camera or option is not valid, or a file is damaged.
+        OSError: The policy or a dataset can't be had, or the disk is full.
+    """
+    actor = HierarchicalPolicy.from_pretrained(policy)
+    folder = _local_folder(demonstrations)
+    trunk = actor.config.low_config
+    if (folder / DEMONSTRATIONS).is_dir():
+        rows = load_demonstrations(folder, tasks, per_task)
+        dataset = PolicyDataset.from_demonstrations(
+            rows, trunk.image_size, chunk_size, root=folder, camera=trunk.cameras[0], progress=_shows_progress()
+        )
+        record: dict[str, Any] = {"demonstrations": len(rows)}
+    else:
+        robot = load_robot_demonstrations(
+            folder,
+            tasks=tasks,
+            max_per_task=per_task,
+            image_transform=image_transform,  # type: ignore[arg-type]
+            proprioception=proprioception,  # type: ignore[arg-type]
+            **({} if cameras is None else {"cameras": cameras}),
+        )
+        dataset = PolicyDataset.from_robot_demonstrations(
+            robot, trunk.image_size, chunk_size, progress=_shows_progress()
+        )
+        record = _robot_record(robot, image_transform, proprioception)
+    _prepare(actor, dataset, chunk_size)
+    result = finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
+    if process_state().is_main_process:
+        write_text(Path(output_dir) / "policy" / TRAINING_DATA_FILE, json.dumps(record, indent=2) + "\n")
+    return result
+
+
+def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int) -> None:
+    """Give the policy the robot's actions, cameras and proprioception."""
+    known = set(actor.config.low_config.cameras) | set(actor.config.high_config.cameras)
+    if not known & set(dataset.cameras):
+        raise ValueError(
+            f"the policy knows cameras {', '.join(sorted(known))}, the demonstrations have "
+            f"{', '.join(dataset.cameras)}: pretrain with `--camera {dataset.cameras[0]}`, or rename the policy's with "
+            "prepare_for_finetuning(rename_cameras=...)"
+        )
+    sample = dataset[0]
+    fresh = actor.prepare_for_finetuning(
+        action_dim=sample["actions"].shape[-1],
+        chunk_size=chunk_size,
+        agent_pos_dim=sample["agent_pos"].shape[-1],
+        cameras=dataset.cameras,
+    )
+    logger.warning("starting fresh: %s", ", ".join(fresh))
+
+
+def _robot_record(demonstrations: RobotDemonstrations, image_transform: str, proprioception: str) -> dict[str, Any]:
+    """What has to be known of the demonstrations where the policy is evaluated."""
+    told = demonstrations[0].metadata
+    renderer = told.get("renderer") or {}
+    return {
+        "demonstrations": len(demonstrations),
+        "sources": sorted({episode.source for episode in demonstrations}),
+        "tasks": sorted({episode.task for episode in demonstrations}),
+        "cameras": list(demonstrations.cameras),
+        "image_transform": image_transform,
+        "proprioception": proprioception,
+        "mujoco": told.get("mujoco"),
+        "quality": renderer.get("quality"),
+        "assets_fingerprint": told.get("assets_fingerprint"),
+    }
+
+
+def _local_folder(demonstrations: str | Path) -> Path:
+    folder = Path(demonstrations)
+    if folder.exists() or str(demonstrations).count("/") != 1:
+        return folder
+    from huggingface_hub import snapshot_download
+
+    return Path(snapshot_download(str(demonstrations), repo_type="dataset"))
+
+
+def _shows_progress() -> bool:
+    return process_state().is_main_process
