@@ -393,6 +393,17 @@ def test_published_datasets(tmp_path: Path, kind: str) -> None:
     assert "joint_positions" not in second.proprioception
 
 
+def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
+    write_published(tmp_path)
+    change_table(tmp_path / "meta/episodes/chunk-000/file-000.parquet", lambda rows: rows.reverse())
+    episodes = read_lerobot(tmp_path)
+    assert [(episode.language, episode.actions[0, 0]) for episode in episodes] == [
+        ("Do 0!", 0),
+        ("Do 1!", 10),
+        ("Do 2!", 20),
+    ]
+
+
 @pytest.mark.parametrize(
     ("info", "message"),
     [

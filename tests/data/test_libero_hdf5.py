@@ -297,6 +297,19 @@ def test_resuming_after_an_error_at_every_stage(tmp_path: Path) -> None:
     assert {"create_group", "create_dataset", "move", "flush", "__setitem__", "replace"} == set(done) and at > 40
 
 
+def test_recording_goes_on_after_an_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = [demonstration(4, seed) for seed in range(2)]
+    with LiberoHdf5Writer(tmp_path) as writer:
+        writer.add(expected[0])
+        with monkeypatch.context() as patch:
+            patch.setattr(h5py.Group, "move", lambda *names: (_ for _ in ()).throw(Killed))
+            with pytest.raises(Killed):
+                writer.add(expected[1])
+        assert writer.has(expected[0].id) and not writer.has(expected[1].id)
+        writer.add(expected[1])
+    check_complete(tmp_path, expected)
+
+
 def check_complete(folder: Path, expected: list) -> None:
     (file,) = folder.iterdir()
     with h5py.File(file) as hdf5:

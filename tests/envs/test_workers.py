@@ -98,9 +98,7 @@ def test_a_worker_that_hangs_is_told_and_killed():
     worker = Worker(TARGET, name="environment 0")
     worker.send("sleep", 1000, doing="door-open, seed 5, step 17")
     assert ready_workers([worker], timeout=0.05) == []
-    with pytest.raises(
-        WorkerTimeout, match=r"environment 0 did not answer within 0\.2 s at door-open, seed 5"
-    ):
+    with pytest.raises(WorkerTimeout, match=r"environment 0 did not answer within 0\.2 s at door-open, seed 5"):
         worker.receive(timeout=0.2)
     worker.kill()
     assert worker._process.returncode == -signal.SIGKILL

@@ -105,6 +105,23 @@ def test_experts_with_noise_are_the_same_in_any_number_of_simulators():
     assert len({episode.total_reward for episode in one}) == 4
 
 
+@pytest.mark.sim
+def test_expert_solves_tasks_of_libero_whatever_the_number_of_simulators(libero_assets, tmp_path):
+    protocol = get_protocol("openvla").with_options(image_size=32)
+    options: dict[str, Any] = {"protocol": protocol, "assets": libero_assets, "progress": False}
+    tasks = ["libero_spatial/0", "libero_goal/7"]
+    result = evaluate(ExpertPolicy(), tasks, episodes=2, num_envs=2, quality="fast", out_dir=tmp_path, **options)
+    assert result.overall.rate == 1.0 and result.faults == []
+    record = json.loads((tmp_path / "results.json").read_text())
+    assert record["tasks"]["libero_goal/7"]["instruction"] == "turn on the stove"
+    assert [episode["initial_state"] for episode in record["episode_results"]] == [0, 1, 0, 1]
+    assert record["provenance"]["simulator"]["hf-libero"] and record["provenance"]["settle_steps"] == 10
+    for episode in result.episodes[::2]:
+        assert check_video(tmp_path / (episode.video or "")).num_frames == episode.steps + 1
+    alone = evaluate(ExpertPolicy(), tasks[1], episodes=[1], num_envs=1, render=False, **options).episodes[0]
+    assert alone == result.episodes[3]
+
+
 def test_other_seeds_are_other_episodes(fake_host):
     first, second = (run(Spy(), episodes=1, seed=seed, num_envs=1).episodes[0] for seed in (0, 1))
     assert (first.seed, second.seed) == (1_000_000, 1_010_000)

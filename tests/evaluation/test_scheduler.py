@@ -165,7 +165,7 @@ def test_pictures_are_drawn_only_for_rows_that_look(fake_host, monkeypatch):
 def test_rows_that_wait_are_left_alone_and_the_others_go_on(fake_host):
     fake_host(faults={"door-open/0": {"kind": "hang", "step": 1, "times": 1}})
     spy = Spy()
-    result = run(spy, episodes=1, num_envs=2, step_timeout_s=1.5)
+    result = run(spy, episodes=1, num_envs=2, step_timeout_s=2.5)
     assert [episode.attempts for episode in result.episodes] == [1, 2]
     # The other row's episode came to its end while this one hung.
     alone = [rows for rows, _ in spy.calls if len(rows) == 1]
@@ -193,7 +193,7 @@ def test_a_free_simulator_keeps_its_task_and_else_helps_where_most_is_left():
 FAULTS = {
     1: ("die", -1, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000001;"),
     2: ("die", 3, "died", r"environment died \(signal SIGKILL\) at drawer-open, seed 1000002, step 3;"),
-    3: ("hang", 2, "hung", r"environment did not answer within 1.5 s at drawer-open, seed 1000003, step 2$"),
+    3: ("hang", 2, "hung", r"environment did not answer within 2.5 s at drawer-open, seed 1000003, step 2$"),
     4: (
         "error",
         0,
@@ -207,7 +207,7 @@ FAULTS = {
 
 
 def test_a_spoilt_episode_is_run_again_once_and_then_counts_as_failed(fake_host):
-    options = {"tasks": "drawer-open", "episodes": 8, "num_envs": 1, "step_timeout_s": 1.5}
+    options = {"tasks": "drawer-open", "episodes": 8, "num_envs": 1, "step_timeout_s": 2.5}
     policy = RandomPolicy(seed=1)
     clean = run(policy, **options)
     assert min(episode.steps for episode in clean.episodes[1:7]) > 4 and clean.faults == []

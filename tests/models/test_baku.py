@@ -23,7 +23,7 @@ from hilam_hf.models.baku import (
     load_published_weights,
     resize_frames,
 )
-from hilam_hf.models.baku.acting import TokenHistory
+from hilam_hf.models.baku.history import TokenHistory
 from hilam_hf.models.baku.modeling_baku import FilmLayer, SpatialSoftmax
 from hilam_hf.models.baku.normalization import Normalizer
 from tests.helpers import require_shared
@@ -553,7 +553,7 @@ def test_rows_that_are_not_active_are_neither_read_nor_advanced(changes: dict[st
 def test_predicting_rows_one_by_one_gives_them_the_same_bits_in_any_company(changes: dict[str, Any]):
     steps, policies = observations(4, 3), [tiny_policy(**changes) for _ in range(2)]
     for policy in policies:
-        policy.acting_batch_size = 1
+        policy.predict_in_batches(1)
     for observation in steps:
         together = policies[0].select_action(observation)
         for row in (2, 0, 1):
@@ -567,10 +567,12 @@ def test_predictions_are_made_in_batches_of_the_given_size_filled_up_with_a_row(
     observation = observations(1, 5)[0]
     expected = policy.select_action(observation)
     policy.reset()
-    policy.acting_batch_size = 2
+    policy.predict_in_batches(2)
     np.testing.assert_allclose(policy.select_action(observation), expected, atol=1e-5)
     policy.select_action(observation, [4, 1])
     assert batches == [[0, 1, 2, 3, 4], [0, 1], [2, 3], [4, 4], [4, 1]]
+    with pytest.raises(ValueError, match="acting_batch_size must be at least 1, got 0"):
+        policy.predict_in_batches(0)
 
 
 def test_open_loop_reads_pictures_only_where_a_chunk_is_used_up():

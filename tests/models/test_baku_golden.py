@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from hilam_hf.models.baku import BakuConfig, BakuModel, TemporalAggregator
-from hilam_hf.models.baku.acting import TokenHistory
 from hilam_hf.models.baku.convert_baku import load_published_weights, rename_published_key
+from hilam_hf.models.baku.history import TokenHistory
 from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
 
 PUBLISHED_NORMALISATION_EPS = 1e-5

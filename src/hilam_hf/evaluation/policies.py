@@ -34,11 +34,11 @@ class Policy(Protocol):
 
     Optional attributes: `cameras` (names of those that it looks at), `agent_pos_dim` and `action_dim`, which are
     checked before the first episode; `reads_next() -> bool (B,)`, which rows look at pictures in their next step (the
-    others' are not drawn, and they see the last ones again); `acting_batch_size`, see `ActingMixin`;
-    `execute_chunks(length)` and `executed_chunk_length`, how many actions of a predicted chunk are executed (None for
-    a policy without chunks); `acting_settings` (a dict of what else decides its actions), `image_transform`,
-    `name_or_path` and `training_provenance` (a dict whose `mujoco` is the version that drew its training data), which
-    are for the record.
+    others' are not drawn, and they see the last ones again); `acting_batch_size` and `predict_in_batches(size)`, see
+    `ActingMixin`; `execute_chunks(length)` and `executed_chunk_length`, how many actions of a predicted chunk are
+    executed (None for a policy without chunks). For the record: `acting_settings` (a dict of what else decides its
+    actions), `image_transform`, `name_or_path`, and `training_provenance` (a dict whose `mujoco` is the version that
+    drew its training data).
     """
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
@@ -190,11 +190,12 @@ def _batch_size(policy: Any, size: int | None) -> Iterator[None]:
     if size is None:
         yield
         return
-    before, policy.acting_batch_size = policy.acting_batch_size, size
+    before = policy.acting_batch_size
+    policy.predict_in_batches(size)
     try:
         yield
     finally:
-        policy.acting_batch_size = before
+        policy.predict_in_batches(before)
 
 
 @contextmanager
@@ -216,13 +217,13 @@ def prediction_batch_size(policy: Policy, wanted: int | None = None) -> int | No
     """Return the rows that a policy predicts at once: by default 1 on a CPU and 16 elsewhere.
 
     Args:
-        policy: The policy; None comes back for one without `acting_batch_size`.
+        policy: The policy; None comes back for one without `predict_in_batches`.
         wanted: Another number.
 
     Raises:
         ValueError: The number is below 1, or the policy cannot be told.
     """
-    adjustable = hasattr(policy, "acting_batch_size")
+    adjustable = hasattr(policy, "predict_in_batches")
     if wanted is not None and (wanted < 1 or not adjustable):
         reason = "must be at least 1" if wanted < 1 else f"is not for {type(policy).__name__}, which fixes its own"
         raise ValueError(f"policy_batch_size {reason}, got {wanted}")

@@ -66,7 +66,9 @@ def evaluate(
 
     Simulators run in processes of their own, each on a fixed row of the policy's batch. None waits for another: the
     policy takes a step of all that have answered, and one that is done begins the next episode. Results depend neither
-    on the number of simulators nor on the order in which episodes end, for policies that treat rows independently.
+    on the number of simulators nor on the order in which episodes end, for policies that treat rows independently: bit
+    for bit where rows are predicted one at a time (`policy_batch_size=1`, as on a CPU), and in fixed batches as far as
+    the device's kernels treat the rows of a batch alike.
 
     An episode that the simulator spoils (its process dies, hangs, raises an error or gives NaN) is run again once, in
     a fresh process; after that it counts as failed and is listed under `faults`.

@@ -324,6 +324,7 @@ class Scheduler:
         if len(episode.faults) < ATTEMPTS:
             self._begin(row, episode)
         else:
+            episode.frames.clear()
             self._finished(episode, False)
             self._begin_next(row)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -18,6 +17,7 @@ from torch.nn import functional as F
 from ..language import LanguageEncoder, shared_language_encoder
 from .chunk_execution import OpenLoop, TemporalAggregator, check_rows
 from .configuration_baku import ActingConfig, BakuConfig
+from .history import TokenHistory
 from .normalization import Normalizer
 
 
@@ -71,48 +71,6 @@ def resize_frames(frames: Tensor, size: int) -> Tensor:
     flat = frames.reshape(-1, *frames.shape[-3:])
     resized = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
     return resized.clamp(0, 1).reshape(*frames.shape[:-2], size, size)
-
-
-class TokenHistory:
-    """The tokens of each row's last observations, oldest first.
-
-    Rows restart alone, so they hold different numbers of steps. Every row is filled up at its end to the full length:
-    a causal trunk does not see the filling, and what it makes of a row does not depend on how long others are.
-
-    Args:
-        length: Steps kept.
-    """
-
-    def __init__(self, length: int):
-        self.length = length
-        self._steps: dict[int, deque[Tensor]] = {}  # (N, D) each
-
-    def append(self, tokens: Tensor, rows: Sequence[int]) -> Tensor:
-        """Adds one step, dropping the oldest where a row is full.
-
-        Args:
-            tokens: (B, 1, N, D).
-            rows: B numbers of rows; one that comes more than once must have the same tokens each time.
-
-        Returns:
-            (B, length, N, D), the rows' steps.
-        """
-        for row, step in dict(zip(rows, tokens[:, 0], strict=True)).items():
-            self._steps.setdefault(row, deque(maxlen=self.length)).append(step)
-        filled = tokens.new_zeros(len(rows), self.length, *tokens.shape[2:])
-        for position, row in enumerate(rows):
-            for step, token in enumerate(self._steps[row]):
-                filled[position, step] = token
-        return filled
-
-    def last_step(self, values: Tensor, rows: Sequence[int]) -> Tensor:
-        """(B, ...) from (B, steps, ...): what belongs to each row's newest observation."""
-        return torch.stack([value[len(self._steps[row]) - 1] for value, row in zip(values, rows, strict=True)])
-
-    def reset(self, indices: Sequence[int] | None = None) -> None:
-        """Forgets the steps of some rows, or everything."""
-        for row in list(self._steps) if indices is None else indices:
-            self._steps.pop(row, None)
 
 
 class ActingMixin:
@@ -185,6 +143,16 @@ class ActingMixin:
         """
         rows = range(self._num_rows or 0)
         return np.array([bool(self.cameras) and self._needs_prediction(row) for row in rows], dtype=np.bool_)
+
+    def predict_in_batches(self, size: int | None) -> None:
+        """Sets `acting_batch_size`.
+
+        Raises:
+            ValueError: The size is below 1.
+        """
+        if size is not None and size < 1:
+            raise ValueError(f"acting_batch_size must be at least 1, got {size}.")
+        self.acting_batch_size = size
 
     def execute_chunks(self, length: int | None) -> None:
         """Has the first `length` actions of each chunk executed, whatever the config says, and starts new episodes.

@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arm import UP, Arm, Plan
+from .arm import Arm, Plan
 from .fixtures import close_drawer, close_microwave, drawer_outward, open_drawer, turn_on
 from .grasping import GraspStyle
 from .picking import GraspChoice, Spot, pick, place
@@ -89,7 +89,7 @@ def _skill(scene: Scene, goal: Goal, choice: GraspChoice) -> Skill:
 def _fixture_skill(scene: Scene, predicate: str, name: str) -> Skill | None:
     is_drawer = name in scene.environment.object_sites_dict and scene.kind(str(scene.parent(name))) in _CABINETS
     if predicate == "open" and is_drawer:
-        return lambda arm: _open_and_rise(arm, name)
+        return lambda arm: open_drawer(arm, name)
     if predicate == "close" and is_drawer:
         return lambda arm: close_drawer(arm, name)
     if predicate == "close" and not is_drawer and scene.kind(name) == "microwave":
@@ -135,18 +135,12 @@ def _pick_and_place(name: str, choice: GraspChoice, spot: Callable[[Arm], Spot])
 
 def _put_in_drawer(arm: Arm, name: str, region: str, choice: GraspChoice) -> Plan:
     if not arm.scene.holds(("open", region)):
-        yield from _open_and_rise(arm, region)
+        yield from open_drawer(arm, region)
     if not (yield from pick(arm, name, grasp_style(arm.scene, name), choice)):
         return False
     box = arm.scene.region(region)
     middle = box.position + 0.015 * drawer_outward(arm, region)
     return (yield from place(arm, name, Spot(middle[:2], box.position[2] - 0.028, drop=0.008, retreat=0.10)))
-
-
-def _open_and_rise(arm: Arm, region: str) -> Plan:
-    opened = yield from open_drawer(arm, region)
-    yield from arm.shift(0.18 * UP, "retract", steps=25)
-    return opened
 
 
 def _on_object(arm: Arm, target: str) -> Spot:

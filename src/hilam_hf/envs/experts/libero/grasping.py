@@ -44,14 +44,14 @@ class GraspStyle:
         variety: Grasps whose scores differ less are equally good.
     """
 
-    depth: float = 0.024
+    depth: float = 0.030
     widest: float = 0.072
     yaws: Sequence[float] = ALL_YAWS
     radial: float = 0.0
-    centring: float = 4.0
-    thinness: float = 5.0
+    centring: float = 8.0
+    thinness: float = 2.0
     lean: float = 0.0
-    variety: float = 0.04
+    variety: float = 0.03
 
 
 @dataclass(frozen=True)
@@ -144,7 +144,7 @@ def _grasps_at(
         -0.3 * np.minimum(hits, 300)
         - 0.25 * np.minimum(close, 20) / 20.0
         - style.centring * np.linalg.norm(positions[:, :2] - middle[:2], axis=1)
-        - 0.25 * aside
+        - 0.12 * aside
         - style.thinness * widths
         + 10.0 * np.minimum(0.03, depths)
     )

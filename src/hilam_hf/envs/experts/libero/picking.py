@@ -9,6 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 
 from .arm import OPEN, Arm, Plan, Vector
+from .geometry import Points, thin
 from .grasping import Grasp, GraspStyle, search_grasps
 
 _ATTEMPTS = 3
@@ -16,8 +17,11 @@ _STAND_OFF = 0.08
 """Distance along the approach from which the hand goes down on a grasp."""
 _SHALLOWER = (1.0, 0.75, 0.55, 0.4)
 """Shares of a style's depth that are tried until a grasp is free."""
-_LEANS = tuple(math.radians(angle) for angle in (20.0, -20.0, 35.0, -35.0))
+_LEANS = tuple(math.radians(angle) for angle in (15.0, -15.0, 25.0, -25.0, 35.0, -35.0))
 """Angles by which the hand leans over to grasp an object that is not free from above."""
+_LEANING_SHARES = (0.75, 0.6)
+_FEW_HITS = 2
+"""Points within the margin of the hand that don't hinder it."""
 
 
 @dataclass(frozen=True)
@@ -111,14 +115,14 @@ def find_grasp(
     """Choose a grasp of an object: as deep as the style asks, shallower or leaning over where that isn't free."""
     points, obstacles = arm.scene.points(name), arm.scene.obstacles([name, *avoid])
     styles = [replace(style, depth=share * style.depth) for share in _SHALLOWER]
-    styles += [replace(style, depth=share * style.depth, lean=lean) for share in _SHALLOWER[1:] for lean in _LEANS]
+    styles += [replace(style, depth=share * style.depth, lean=lean) for share in _LEANING_SHARES for lean in _LEANS]
     best: Grasp | None = None
     for variant in styles:
         grasps = search_grasps(points, obstacles, variant, arm.reachable)
         grasp = choice.choose(name, grasps, style.variety)
         if grasp is not None and (best is None or grasp.hits < best.hits):
             best = grasp
-        if best is not None and best.hits == 0:
+        if best is not None and best.hits <= _FEW_HITS:
             break
     return best
 
@@ -174,6 +178,9 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     def over(height: float) -> Vector:
         return np.array([*(spot.position - offset()[:2]), height])
 
+    aside = way_up(scene.points(name), scene.obstacles([name]))
+    if aside.any():
+        yield from arm.shift(aside, "clear", rotation=held)
     below = _below(arm, name)
     start = scene.hand_position
     way = arm.travel_height(start, over(0.0), below, [name], spot.clearance)
@@ -195,6 +202,28 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     yield from arm.open()
     yield from arm.shift(-spot.retreat * scene.hand_rotation[:, 2], "retract", rotation=rotation, steps=20)
     return True
+
+
+def way_up(points: Points, obstacles: Points) -> Vector:
+    """The least displacement in the plane (3,) after which nothing is above an object; zero if nothing is.
+
+    Args:
+        points: (N, 3) of the object's surface.
+        obstacles: (M, 3) of everything else.
+    """
+    near = np.linalg.norm(obstacles[:, :2] - points[:, :2].mean(axis=0), axis=1) < 0.3
+    above = thin(obstacles[near & (obstacles[:, 2] > points[:, 2].max() + 0.01)], 0.01)[:, :2]
+    if len(above) == 0:
+        return np.zeros(3)
+    base = thin(points * [1.0, 1.0, 0.0], 0.01)[:, :2]
+    angles = np.arange(0.0, 2.0 * math.pi, math.pi / 8.0)
+    rays = np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    for distance in np.arange(0.0, 0.16, 0.02):
+        shifted = base + distance * rays[:, None]  # (rays, N, 2)
+        gaps = np.linalg.norm(shifted[:, :, None] - above, axis=3).min(axis=(1, 2))
+        if gaps.max() > 0.012:
+            return np.append(distance * rays[gaps.argmax()], 0.0)
+    return np.zeros(3)
 
 
 def _below(arm: Arm, name: str) -> float:
