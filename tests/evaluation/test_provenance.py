@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from types import SimpleNamespace
 
@@ -10,7 +9,7 @@ import pytest
 import torch
 
 from hilam_hf.evaluation import lighting_warning
-from hilam_hf.evaluation.provenance import policy_record, training_provenance, weights_fingerprint
+from hilam_hf.evaluation.provenance import policy_record, weights_fingerprint
 from tests.evaluation.test_scheduler import baku_policy, run
 
 
@@ -54,26 +53,15 @@ def test_policy_record():
     assert record["device"] == "cpu" and record["acting"]["execution"] == "open_loop"
 
 
-def test_training_data_are_told_by_the_policy_or_its_folder(tmp_path):
-    assert training_provenance(SimpleNamespace()) is None
-    assert training_provenance(SimpleNamespace(training_provenance={"mujoco": "3.2.0"})) == {"mujoco": "3.2.0"}
-    baku_policy().save_pretrained(tmp_path)
-    policy = type(baku_policy()).from_pretrained(tmp_path)
-    assert training_provenance(policy) is None
-    (tmp_path / "training_data.json").write_text(json.dumps({"mujoco": "3.1.0"}))
-    assert training_provenance(policy) == {"mujoco": "3.1.0"}
-    (tmp_path / "training_data.json").write_text("[1]")
-    with pytest.raises(ValueError, match=r"training_data\.json: expected a JSON object"):
-        training_provenance(policy)
-    (tmp_path / "training_data.json").write_text("{")
-    with pytest.raises(ValueError, match=r"training_data\.json: no JSON"):
-        training_provenance(policy)
+def test_training_data_are_told_by_the_config(tmp_path):
+    assert baku_policy().training_data is None
+    baku_policy(training_data={"mujoco": "3.1.0"}).save_pretrained(tmp_path)
+    assert type(baku_policy()).from_pretrained(tmp_path).training_data == {"mujoco": "3.1.0"}
 
 
 def test_pictures_drawn_otherwise_than_the_training_data_are_warned_of(fake_host, caplog):
     fake_host(provenance={"mujoco": "3.3.4"})
-    policy = baku_policy()
-    policy.training_provenance = {"mujoco": "3.3.0", "dataset": "libero"}
+    policy = baku_policy(training_data={"mujoco": "3.3.0", "dataset": "libero"})
     with caplog.at_level(logging.WARNING):
         result = run(policy, "door-open", episodes=1)
     assert "MuJoCo 3.3.0 and 3.3.4 light scenes differently" in caplog.text

@@ -37,7 +37,7 @@ class Policy(Protocol):
     others' are not drawn, and they see the last ones again); `acting_batch_size` and `predict_in_batches(size)`, see
     `ActingMixin`; `execute_chunks(length)` and `executed_chunk_length`, how many actions of a predicted chunk are
     executed (None for a policy without chunks). For the record: `acting_settings` (a dict of what else decides its
-    actions), `image_transform`, `name_or_path`, and `training_provenance` (a dict whose `mujoco` is the version that
+    actions), `image_transform`, `name_or_path`, and `training_data` (a dict whose `mujoco` is the version that
     drew its training data).
     """
 
@@ -233,7 +233,7 @@ def prediction_batch_size(policy: Policy, wanted: int | None = None) -> int | No
 
 
 def check_fit(policy: Policy, protocol: EvaluationProtocol, *, render: bool) -> None:
-    """See that a policy's cameras and actions are those of a protocol.
+    """See that a policy's cameras and actions, and what it learnt to see and feel, are those of a protocol.
 
     Raises:
         ValueError: They are not; the message names both sides and what to do.
@@ -247,6 +247,13 @@ def check_fit(policy: Policy, protocol: EvaluationProtocol, *, render: bool) -> 
             f"{', '.join(protocol.cameras)}; choose the protocol's with protocol.with_options(cameras=...), or name "
             f"the policy's after them with prepare_for_finetuning(rename_cameras=...)"
         )
+    for choice in ("image_transform", "proprioception"):
+        learnt, given = (getattr(policy, "training_data", None) or {}).get(choice), getattr(protocol, choice)
+        if learnt not in (None, given):
+            raise ValueError(
+                f"{name} was trained with {choice} {learnt}, but protocol {protocol.name} has {given}; choose another "
+                f"protocol, or change this one with protocol.with_options({choice}={learnt!r})"
+            )
     action_dim, expected = getattr(policy, "action_dim", None), environment_action_dim(protocol)
     if action_dim not in (None, expected):
         raise ValueError(

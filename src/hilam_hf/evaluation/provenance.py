@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import os
 import platform
 from importlib import metadata
@@ -14,8 +13,6 @@ from packaging.version import InvalidVersion, Version
 
 PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco", "metaworld", "hf-libero", "robosuite")
 """Packages whose versions can change what a rollout gives."""
-TRAINING_DATA_FILE = "training_data.json"
-"""File beside a policy's config that tells of its training data; its `mujoco` is the version that drew them."""
 _LIGHTING_CHANGE = Version("3.3.3")
 
 
@@ -64,28 +61,6 @@ def weights_fingerprint(policy: Any) -> str | None:
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()[:16]
-
-
-def training_provenance(policy: Any) -> dict[str, Any] | None:
-    """Return what a policy says of its training data, or None.
-
-    It is the policy's attribute `training_provenance`, or else `training_data.json` in the folder that it came from.
-
-    Raises:
-        ValueError: The file holds no JSON object.
-    """
-    if (record := getattr(policy, "training_provenance", None)) is not None:
-        return dict(record)
-    file = Path(str(getattr(policy, "name_or_path", None) or "")) / TRAINING_DATA_FILE
-    if not file.is_file():
-        return None
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: no JSON ({error}); mend or remove it") from error
-    if not isinstance(record, dict):
-        raise ValueError(f"{file}: expected a JSON object with keys such as mujoco, got {type(record).__name__}")
-    return record
 
 
 def lighting_warning(recorded: str | None, installed: str | None) -> str | None:

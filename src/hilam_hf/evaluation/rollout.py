@@ -26,7 +26,7 @@ from .policies import (
     prediction_batch_size,
 )
 from .pool import WorkerPool
-from .provenance import lighting_warning, machine, package_versions, policy_record, training_provenance
+from .provenance import lighting_warning, machine, package_versions, policy_record
 from .results import EpisodeResult, EvaluationResult
 from .scheduler import Episode, Scheduler
 
@@ -137,7 +137,7 @@ def evaluate(
         provenance = {
             "policy": policy_record(policy, policy_name),
             "policy_batch_size": batch_size,
-            "training_data": training_provenance(policy),
+            "training_data": getattr(policy, "training_data", None),
             "simulator": pool.ask(0, "provenance", reset_timeout_s),
             "quality": quality,
             "render": render,

@@ -1,6 +1,5 @@
 """Fine-tuning on a folder of demonstrations: what `hilam train finetune` and `examples/finetune_libero.py` do."""
 
-import json
 import logging
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,14 +8,10 @@ from typing import Any
 from ..data.demonstrations import DEMONSTRATIONS, load_demonstrations
 from ..data.policy_data import PolicyDataset
 from ..data.robot_demonstrations import RobotDemonstrations, load_robot_demonstrations
-from ..files import write_text
 from ..models.hierarchical import HierarchicalPolicy
 from .loop import TrainingResult
 from .policy import FinetuningConfig, finetune_policy
 from .processes import process_state
-
-TRAINING_DATA_FILE = "training_data.json"
-"""Beside a policy's configuration: how the pictures that it learnt from were drawn and turned."""
 
 logger = logging.getLogger(__name__)
 
@@ -42,7 +37,7 @@ def finetune_on_demonstrations(
         demonstrations: Folder that `hilam record` wrote for Meta-World or LIBERO; LIBERO's official HDF5 files; or a
             LeRobot dataset of LIBERO (folder or Hub id).
         config: Training options.
-        output_dir: Folder for checkpoints, history and the trained policy, with `training_data.json` beside it.
+        output_dir: Folder for checkpoints, history and the trained policy, whose config tells of the demonstrations.
         tasks: Tasks to learn; None for all of the demonstrations.
         per_task: Demonstrations of each task; None for all.
         chunk_size: Q, actions predicted at a time.
@@ -79,15 +74,13 @@ def finetune_on_demonstrations(
         )
         record = _robot_record(robot, image_transform, proprioception)
     _prepare(actor, dataset, chunk_size)
-    result = finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
-    if process_state().is_main_process:
-        write_text(Path(output_dir) / "policy" / TRAINING_DATA_FILE, json.dumps(record, indent=2) + "\n")
-    return result
+    actor.config.training_data = record
+    return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
 
 
 def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int) -> None:
     """Give the policy the robot's actions, cameras and proprioception."""
-    known = set(actor.config.low_config.cameras) | set(actor.config.high_config.cameras)
+    known = set(actor.cameras)
     if not known & set(dataset.cameras):
         raise ValueError(
             f"the policy knows cameras {', '.join(sorted(known))}, the demonstrations have "

@@ -192,6 +192,11 @@ class ActingMixin:
         }
 
     @property
+    def training_data(self) -> dict[str, Any] | None:
+        """What is known of the demonstrations that the policy learnt to act from."""
+        return self.config.training_data
+
+    @property
     def cameras(self) -> tuple[str, ...]:
         """Names of the cameras that the policy looks at."""
         return tuple(dict.fromkeys(camera for config in self._acting_configs() for camera in config.cameras))

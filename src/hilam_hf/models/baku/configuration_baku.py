@@ -1,7 +1,7 @@
 """Configuration of the BAKU trunk and of the policy that acts with it (Haldar et al., 2024)."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
@@ -17,12 +17,16 @@ class ActingConfig(PreTrainedConfig):
             "open_loop" executes the first `n_action_steps` of a chunk before it predicts again.
         n_action_steps: Actions executed of each chunk under "open_loop"; None for the whole chunk.
         aggregation_decay: m in the weights exp(-m i), i counting from the oldest prediction.
+        training_data: What the demonstrations were like that the policy learnt to act from: how pictures were drawn
+            (`mujoco`, its version) and turned (`image_transform`), what `agent_pos` is made of (`proprioception`), and
+            whatever else is known. Evaluation compares it with its own; None where nothing is known.
     """
 
     language_encoder: str = "all-MiniLM-L6-v2"
     execution: Literal["temporal_aggregation", "open_loop"] = "temporal_aggregation"
     n_action_steps: int | None = None
     aggregation_decay: float | int = 0.01
+    training_data: dict[str, Any] | None = None
 
     def validate_acting(self) -> None:
         """The execution options are in range."""

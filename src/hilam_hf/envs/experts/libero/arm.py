@@ -1,7 +1,7 @@
 """The arm as plans move it: closed-loop movements as generators of actions, each with the phase that it belongs to.
 
-A plan is a generator. Each `yield` hands out one action; when the generator goes on, the environment has taken that step
-and the scene shows the new state. The value that a movement returns says whether it got where it was to go.
+A plan is a generator. Each `yield` hands out one action; when the generator goes on, the environment has taken that
+step and the scene shows the new state. The value that a movement returns says whether it got where it was to go.
 """
 
 from __future__ import annotations
@@ -156,7 +156,9 @@ class Arm:
         return float(points[aside < _CORRIDOR, 2].max(initial=-np.inf)) + below + clearance
 
     def reachable(self, positions: Points, rotation: Vector) -> NDArray[np.bool_]:
-        """Whether the elbow is well bent at poses of the grip site; a hand that comes fast overshoots, and with the elbow straight it gets stuck.
+        """Whether the elbow is well bent at poses of the grip site.
+
+        A hand that comes fast overshoots, and with the elbow straight it gets stuck.
 
         Args:
             positions: (C, 3).

@@ -21,8 +21,8 @@ class LiberoExpert:
     depends on the environment's state, `speed` and `seed` alone.
 
     Args:
-        environment: LIBERO's own robosuite environment (`BDDLBaseDomain`, as in `ControlEnv(...).env`), after its reset,
-            the initial state and the settle steps. One expert is for one episode.
+        environment: LIBERO's own robosuite environment (`BDDLBaseDomain`, as `LiberoSimulator.environment`), after its
+            reset, the initial state and the settle steps. One expert is for one episode.
         noise: Standard deviation of the noise of `perturb`, in the action's units.
         speed: Factor on the gains and bounds of the movements, about 0.7 to 1.3.
         seed: Seed of the noise and of the choice among nearly equal grasps; None takes the best grasp, and draws noise
@@ -37,9 +37,9 @@ class LiberoExpert:
         ValueError: `noise` is negative, `speed` not positive, or there is no plan for one of the task's goals.
 
     Example:
-        >>> expert = LiberoExpert(control_env.env, noise=0.05, speed=1.1, seed=3)
+        >>> expert = LiberoExpert(simulator.environment, noise=0.05, speed=1.1, seed=3)
         >>> while not expert.finished:
-        ...     control_env.step(expert.perturb(expert.act()))
+        ...     simulator.step(expert.perturb(expert.act()))
     """
 
     def __init__(self, environment: Any, *, noise: float = 0.0, speed: float = 1.0, seed: int | None = None) -> None:

@@ -80,7 +80,7 @@ def mesh_surface(vertices: Points, faces: NDArray[np.int_], spacing: float) -> P
     outside = u + v > 1.0
     u, v = np.where(outside, 1.0 - u, u)[:, None], np.where(outside, 1.0 - v, v)[:, None]
     spread = a[chosen] + u * (b - a)[chosen] + v * (c - a)[chosen]
-    return thin(np.concatenate([spread, vertices]), 0.6 * spacing)
+    return thin(np.concatenate([vertices, spread]), 0.6 * spacing)
 
 
 def geom_surface(model: Any, geom: int, spacing: float) -> Points:

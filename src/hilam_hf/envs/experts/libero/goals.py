@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from .arm import Arm, Plan
+from .arm import Arm, Plan, Vector
 from .fixtures import close_drawer, close_microwave, drawer_outward, open_drawer, turn_on
 from .grasping import GraspStyle
 from .picking import GraspChoice, Spot, pick, place
@@ -167,7 +167,7 @@ def _in_basket(arm: Arm, goal: Goal) -> Spot:
     return Spot(position, bottom, drop=0.0, tolerance=0.012, retreat=0.12)
 
 
-def _aside(scene: Scene, goal: Goal, distance: float) -> np.ndarray:
+def _aside(scene: Scene, goal: Goal, distance: float) -> Vector:
     """(2,) displacement from a region's middle along x, when several objects shall be in it."""
     sharing = [other for other in scene.goals if other[-1] == goal[-1]]
     if len(sharing) < 2:

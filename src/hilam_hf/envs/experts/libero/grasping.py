@@ -44,12 +44,12 @@ class GraspStyle:
         variety: Grasps whose scores differ less are equally good.
     """
 
-    depth: float = 0.030
+    depth: float = 0.029
     widest: float = 0.072
     yaws: Sequence[float] = ALL_YAWS
     radial: float = 0.0
     centring: float = 8.0
-    thinness: float = 2.0
+    thinness: float = 3.0
     lean: float = 0.0
     variety: float = 0.03
 
@@ -144,7 +144,7 @@ def _grasps_at(
         -0.3 * np.minimum(hits, 300)
         - 0.25 * np.minimum(close, 20) / 20.0
         - style.centring * np.linalg.norm(positions[:, :2] - middle[:2], axis=1)
-        - 0.12 * aside
+        - 0.06 * aside
         - style.thinness * widths
         + 10.0 * np.minimum(0.03, depths)
     )
@@ -173,8 +173,8 @@ def _fits(
         offset = local[:, 0] - x[:, None]
         held = band & (np.abs(offset) < _REACH + 0.001)
         some = held.sum(axis=1) >= 2
-        least = np.where(held, offset, np.inf).min(axis=1, initial=np.inf)
-        most = np.where(held, offset, -np.inf).max(axis=1, initial=-np.inf)
+        least = np.where(held, offset, 1.0).min(axis=1, initial=1.0)
+        most = np.where(held, offset, -1.0).max(axis=1, initial=-1.0)
         shift = np.where(some & ~centred, (least + most) / 2.0, 0.0)
         width = np.where(some & ~centred, most - least, width)
         centred |= some & (np.abs(shift) < 0.0015)

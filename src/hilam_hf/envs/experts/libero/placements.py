@@ -15,7 +15,11 @@ from .picking import GraspChoice, Spot, pick, place
 
 BOTTLE_STYLE = GraspStyle(depth=0.03, yaws=(0.0, math.radians(15.0), math.radians(165.0)))
 BOOK_STYLE = GraspStyle(
-    depth=0.016, yaws=tuple(math.radians(angle) for angle in range(0, 180, 5)), widest=0.037, centring=10.0, thinness=20.0
+    depth=0.016,
+    yaws=tuple(math.radians(angle) for angle in range(0, 180, 5)),
+    widest=0.037,
+    centring=10.0,
+    thinness=20.0,
 )
 
 _RACK_PITCH = math.radians(50.0)
