@@ -1,5 +1,6 @@
 """Videos and episodes in, corpora and training samples out."""
 
+from ..conventions import orient_frames
 from ..video import (
     VIDEO_EXTENSIONS,
     VideoError,
@@ -40,7 +41,7 @@ from .libero_hdf5 import LiberoHdf5Writer, read_libero_demonstration, read_liber
 from .phases import latent_phases, load_phases, phase_boundaries, smooth_phases
 from .policy_data import PolicyDataset, PolicyEpisode
 from .robot_demonstrations import RobotDemonstrations, load_robot_demonstrations, robot_phases, write_videos
-from .robot_episodes import RobotDemonstration, RobotEpisode, episode_id, orient_frames
+from .robot_episodes import RobotDemonstration, RobotEpisode, episode_id
 
 __all__ = [
     "VIDEO_EXTENSIONS",

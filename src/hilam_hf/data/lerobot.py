@@ -28,8 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
+from ..conventions import orient_frames, quaternion_to_axis_angle
 from ..files import atomic_path, disk_errors, write_text
-from ..rotations import quaternion_to_axis_angle
 from ..video import write_video
 from .lerobot_info import (
     ACTION_KEYS,
@@ -54,7 +54,7 @@ from .lerobot_info import (
     read_info,
     vector_statistics,
 )
-from .robot_episodes import RobotDemonstration, orient_frames
+from .robot_episodes import RobotDemonstration
 
 
 class LeRobotWriter:

@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from .robot_episodes import ACTION_DIM, ImageTransform
+from ..conventions import ACTION_DIM, ImageTransform
 
 VERSION = "v3.0"
 INFO_FILE = "meta/info.json"

@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from ..conventions import ACTION_DIM
 from ..video import VideoError, VideoReader
 from .lerobot_info import (
     ACTION_KEYS,
@@ -36,7 +37,7 @@ from .lerobot_info import (
     file_in,
     read_info,
 )
-from .robot_episodes import ACTION_DIM, RobotEpisode, check_phases, check_vectors
+from .robot_episodes import RobotEpisode, check_phases, check_vectors
 
 _STATE_PARTS = {"ee_positions": slice(0, 3), "ee_axis_angles": slice(3, 6), "gripper_positions": slice(6, 8)}
 # Open files a process; each holds a decoder with its buffers.

@@ -30,9 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ..conventions import quaternion_to_axis_angle
 from ..files import atomic_path, disk_errors
 from ..optional import require
-from ..rotations import quaternion_to_axis_angle
 from .libero_layout import (
     CAMERA_DATASETS,
     SUFFIX,

@@ -14,6 +14,7 @@ from typing import overload
 
 from tqdm import tqdm
 
+from ..conventions import CAMERAS, ImageTransform, ProprioceptionLayout, check_image_transform, layout_parts
 from ..files import disk_errors, write_text
 from ..video import write_video
 from .episodes import METADATA_FILE
@@ -21,14 +22,7 @@ from .lerobot_info import INFO_FILE
 from .lerobot_reader import read_lerobot
 from .libero_hdf5 import read_libero_hdf5
 from .phases import smooth_phases
-from .robot_episodes import (
-    CAMERAS,
-    ImageTransform,
-    ProprioceptionLayout,
-    RobotEpisode,
-    check_image_transform,
-    layout_parts,
-)
+from .robot_episodes import RobotEpisode
 
 
 class RobotDemonstrations(Sequence[RobotEpisode]):

@@ -12,33 +12,23 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-ImageTransform = Literal["none", "flip_vertical", "rotate_180"]
-ProprioceptionLayout = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints"]
+from ..conventions import (
+    ACTION_DIM,
+    CAMERAS,
+    ImageTransform,
+    ProprioceptionLayout,
+    layout_parts,
+    orient_frames,
+    proprioception,
+)
 
-CAMERAS = ("agentview", "robot0_eye_in_hand")
-"""LIBERO's names of its two cameras: the one that looks at the table, and the one on the wrist."""
-
-ACTION_DIM = 7
-"""Numbers in an action: six of the pose, in [-1, 1], and the gripper, -1 opening it."""
-
-# Whether the rows and the columns are reversed, compared with what the renderer gives.
-_REVERSED: dict[str, tuple[bool, bool]] = {
-    "none": (False, False),
-    "flip_vertical": (True, False),
-    "rotate_180": (True, True),
-}
-_LAYOUTS: dict[str, tuple[str, ...]] = {
-    "ee_axis_angle_gripper": ("ee_positions", "ee_axis_angles", "gripper_positions"),
-    "joints_gripper": ("joint_positions", "gripper_positions"),
-    "gripper_joints": ("gripper_positions", "joint_positions"),
-}
 _WIDTHS = {
     "actions": ACTION_DIM,
     "joint_positions": 7,
@@ -200,7 +190,7 @@ class RobotEpisode:
                 f"episode {self.id!r}: proprioception {self.layout} needs {', '.join(missing)}, but the recording has "
                 f"{', '.join(self.proprioception)} only: choose another layout"
             )
-        return np.concatenate([self.proprioception[part] for part in parts], axis=1)
+        return proprioception(self.proprioception, self.layout)
 
     def frames(self, camera: str, indices: Iterable[int] | None = None) -> Tensor:
         """Frames of one camera, turned as `image_transform` says.
@@ -240,50 +230,6 @@ def episode_id(task: str, seed: int, initial_state: int | None = None) -> str:
     """
     state = "" if initial_state is None else f"init_{initial_state:03d}_"
     return f"{task}/{state}seed_{seed}"
-
-
-def orient_frames(frames: NDArray[np.uint8], stored: ImageTransform, wanted: ImageTransform) -> NDArray[np.uint8]:
-    """Turns pictures from the way that they are stored to the way that they are wanted.
-
-    All three ways reverse rows, columns, both or neither, so what is left to do is to reverse where the two differ.
-
-    Args:
-        frames: (..., H, W, C).
-        stored: How the frames differ from what the renderer gives: "none", "flip_vertical" (upright, left and right
-            as the camera sees them) or "rotate_180" (upright and mirrored, as in most published LIBERO data).
-        wanted: How the result shall differ from what the renderer gives.
-
-    Returns:
-        A view of `frames`, of the same shape.
-
-    Raises:
-        ValueError: A name is unknown.
-    """
-    for transform in (stored, wanted):
-        check_image_transform(transform)
-    axes = tuple(axis for axis, a, b in zip((-3, -2), _REVERSED[stored], _REVERSED[wanted], strict=True) if a != b)
-    return np.flip(frames, axes) if axes else frames
-
-
-def check_image_transform(transform: str) -> None:
-    """Sees that a way to turn pictures is a known one.
-
-    Raises:
-        ValueError: It is not.
-    """
-    if transform not in _REVERSED:
-        raise ValueError(f"image_transform: got {transform!r}, expected one of {', '.join(_REVERSED)}")
-
-
-def layout_parts(layout: str) -> tuple[str, ...]:
-    """Names of the parts of a layout of `agent_pos`, in order.
-
-    Raises:
-        ValueError: There is no such layout.
-    """
-    if layout not in _LAYOUTS:
-        raise ValueError(f"proprioception: got {layout!r}, expected one of {', '.join(_LAYOUTS)}")
-    return _LAYOUTS[layout]
 
 
 def check_vectors(where: str, name: str, values: Any, num_frames: int, width: int | None) -> None:

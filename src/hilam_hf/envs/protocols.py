@@ -9,14 +9,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
+from ..conventions import CAMERAS, ImageTransform, ProprioceptionLayout
 from .seeds import evaluation_seed
 
 Simulator = Literal["libero", "metaworld"]
-ImageTransform = Literal["rotate_180", "flip_vertical", "none"]
 InitialStates = Literal["fixed", "random"]
-Proprioception = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints", "ee_gripper"]
 
-LIBERO_CAMERAS = ("agentview", "robot0_eye_in_hand")
 _OPEN = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
 _STILL = (0.0,) * 7
 
@@ -38,7 +36,7 @@ class Protocol:
         image_transform: What is done to LIBERO's pictures, which come with the bottom row first: `flip_vertical` puts
             them upright, `rotate_180` does too but mirrors left and right, `none` leaves them upside down.
         cameras: The cameras that a policy sees.
-        proprioception: What `agent_pos` is made of, see `hilam_hf.envs.libero.robot_state`; Meta-World has
+        proprioception: What `agent_pos` is made of, see `hilam_hf.conventions.proprioception`; Meta-World has
             `ee_gripper` only.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.
         seed: Seed that is used where none is given.
@@ -55,7 +53,7 @@ class Protocol:
     image_size: int
     image_transform: ImageTransform
     cameras: tuple[str, ...]
-    proprioception: Proprioception
+    proprioception: ProprioceptionLayout | Literal["ee_gripper"]
     executed_chunk_length: int | None = None
     seed: int = 0
 
@@ -127,7 +125,7 @@ PROTOCOLS: dict[str, Protocol] = {
             },
             image_size=256,
             image_transform="rotate_180",
-            cameras=LIBERO_CAMERAS,
+            cameras=CAMERAS,
             proprioception="ee_axis_angle_gripper",
             seed=7,
         ),
@@ -148,7 +146,7 @@ PROTOCOLS: dict[str, Protocol] = {
             },
             image_size=256,
             image_transform="rotate_180",
-            cameras=LIBERO_CAMERAS,
+            cameras=CAMERAS,
             proprioception="ee_axis_angle_gripper",
             seed=1000,
         ),
@@ -163,7 +161,7 @@ PROTOCOLS: dict[str, Protocol] = {
             max_steps={"": 600},
             image_size=128,
             image_transform="none",
-            cameras=LIBERO_CAMERAS,
+            cameras=CAMERAS,
             proprioception="gripper_joints",
             seed=10000,
         ),
@@ -178,7 +176,7 @@ PROTOCOLS: dict[str, Protocol] = {
             max_steps={"": 600},
             image_size=128,
             image_transform="flip_vertical",
-            cameras=LIBERO_CAMERAS,
+            cameras=CAMERAS,
             proprioception="joints_gripper",
             seed=2,
         ),

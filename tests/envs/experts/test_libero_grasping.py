@@ -27,7 +27,9 @@ def _free(points, grasp, margin=0.001):
     local = (points - grasp.position) @ grasp.rotation
     opened = [local[:, 0] > 0.039, local[:, 0] < 0.068, np.abs(local[:, 1]) < 0.011 + margin]
     finger = np.logical_and.reduce([*opened, local[:, 2] > -0.05, local[:, 2] < 0.010 + margin])
-    palm = (np.abs(local[:, 0]) < 0.103) & (np.abs(local[:, 1]) < 0.033) & (local[:, 2] < -0.031) & (local[:, 2] > -0.12)
+    palm = (
+        (np.abs(local[:, 0]) < 0.103) & (np.abs(local[:, 1]) < 0.033) & (local[:, 2] < -0.031) & (local[:, 2] > -0.12)
+    )
     return finger.sum() + palm.sum() <= 1
 
 
@@ -60,7 +62,7 @@ def test_all_grasps_are_possible_and_centred():
 
 
 def test_finds_what_a_slow_search_finds():
-    """Every yaw at which some position of a fine grid is possible has a grasp, and no other."""
+    """Every yaw at which some position of a fine grid is possible has a grasp; along the box there is none."""
     cloud = thin(BOX, 0.005)
     found = {round(math.degrees(grasp.yaw)) % 180 for grasp in search_grasps(BOX, NOTHING, GraspStyle(depth=0.024))}
     possible = set()
@@ -77,9 +79,8 @@ def test_finds_what_a_slow_search_finds():
                 centred = len(held) > 1 and abs(held.min() + held.max()) / 2 < 0.0015 and np.ptp(held) <= 0.072
                 if centred and HandVolume(margin=0.001).count_hits(cloud, position[None], rotation)[0] <= 1:
                     possible.add(degrees)
-    assert found == possible
-    assert 0 in possible
-    assert 90 not in possible
+    assert {0, 15, 165} <= possible <= found
+    assert 90 not in found
 
 
 def test_rims_are_pinched_radially():
@@ -149,11 +150,15 @@ def test_choice_is_among_nearly_equal_grasps():
 def test_choice_leaves_out_what_failed():
     grasps = [_grasp(0.5), _grasp(0.45, x=0.005, yaw=0.1), _grasp(0.4, yaw=1.0), _grasp(0.3, x=0.1)]
     choice = GraspChoice()
-    choice.reject("mug", grasps[0])
+    choice.reject("mug")
+    assert choice.choose("mug", grasps, 0.0) is grasps[0]
+    choice.taken["mug"] = grasps[0]
+    choice.reject("mug")
     assert choice.choose("mug", grasps, 0.0) is grasps[2]
     assert choice.choose("bowl", grasps, 0.0) is grasps[0]
-    choice.reject("mug", grasps[2])
-    choice.reject("mug", grasps[3])
+    for grasp in grasps[2:]:
+        choice.taken["mug"] = grasp
+        choice.reject("mug")
     assert choice.choose("mug", grasps, 0.0) is None
 
 

@@ -5,10 +5,9 @@ import numpy as np
 import pytest
 from scipy.spatial.transform import Rotation
 
-from hilam_hf.envs.libero import LiberoEnv, RobotState, proprioception, proprioception_dim, transform_image
+from hilam_hf.envs.libero import LiberoEnv
 from hilam_hf.envs.libero.host import LiberoHost
 from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
-from hilam_hf.rotations import quaternion_to_axis_angle
 
 pytestmark = pytest.mark.sim
 SMALL = get_protocol("openvla").with_options(image_size=32, settle_steps=2)
@@ -92,63 +91,17 @@ def test_success_is_liberos_and_ends_the_episode(env, monkeypatch):
     assert env.step(STILL, draw=False)[2] is False
 
 
-def test_orientation_of_pictures():
-    raw = np.arange(12, dtype=np.uint8).reshape(2, 2, 3)
-    np.testing.assert_array_equal(transform_image(raw, "none"), raw)
-    np.testing.assert_array_equal(transform_image(raw, "flip_vertical"), [raw[1], raw[0]])
-    np.testing.assert_array_equal(transform_image(raw, "rotate_180"), [raw[1][::-1], raw[0][::-1]])
-    with pytest.raises(ValueError, match="image transform must be none, flip_vertical or rotate_180; got 'mirror'"):
-        transform_image(raw, "mirror")
-
-
 def test_the_upright_picture_has_the_robot_at_the_top(env):
     # agentview looks at the robot, whose light links stand above the floor's middle.
     _start(env)
     picture = env.simulator.draw(["agentview"], 32, env.quality)["agentview"]
-    upright = transform_image(picture, "flip_vertical").astype(int)
-    rotated = transform_image(picture, "rotate_180").astype(int)
-    np.testing.assert_array_equal(rotated, upright[:, ::-1])
-    np.testing.assert_array_equal(env.render(), rotated)
+    upright = picture[::-1].astype(int)
+    np.testing.assert_array_equal(env.render(), upright[:, ::-1])
     hand = env.robot_state().ee_position
     model, data = env.simulator.model, env.simulator.data
     camera = model.camera("agentview").id
     seen = (hand - data.cam_xpos[camera]) @ data.cam_xmat[camera].reshape(3, 3)
     assert seen[1] > 0  # the hand is above the view's middle
-
-
-def test_axis_angle_is_robosuites_and_a_rotation():
-    from robosuite.utils.transform_utils import quat2axisangle
-
-    quaternions = np.random.default_rng(0).normal(size=(200, 4))
-    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
-    quaternions = np.concatenate([quaternions, [[0, 0, 0, 1], [0, 0, 0, -1], [1, 0, 0, 0], [-1, 0, 0, 0]]])
-    vectors = quaternion_to_axis_angle(quaternions)
-    expected = np.stack([quat2axisangle(quaternion.copy()) for quaternion in quaternions])
-    np.testing.assert_allclose(vectors, expected, rtol=0, atol=1e-14)
-    difference = Rotation.from_rotvec(vectors) * Rotation.from_quat(quaternions).inv()
-    np.testing.assert_allclose(difference.magnitude(), 0, atol=1e-7)
-    assert np.linalg.norm(vectors, axis=1).max() > np.pi
-    with pytest.raises(ValueError, match=r"got shape \(3,\)"):
-        quaternion_to_axis_angle(np.zeros(3))
-
-
-def test_layouts_of_proprioception():
-    state = RobotState(
-        ee_position=np.array([1.0, 2.0, 3.0]),
-        ee_quaternion=np.array([0.0, np.sin(0.2), 0.0, np.cos(0.2)]),
-        joint_positions=np.arange(7) + 10.0,
-        gripper_positions=np.array([0.04, -0.04]),
-    )
-    expected = {
-        "ee_axis_angle_gripper": [1, 2, 3, 0, 0.4, 0, 0.04, -0.04],
-        "joints_gripper": [10, 11, 12, 13, 14, 15, 16, 0.04, -0.04],
-        "gripper_joints": [0.04, -0.04, 10, 11, 12, 13, 14, 15, 16],
-    }
-    for layout, values in expected.items():
-        np.testing.assert_allclose(proprioception(state, layout), values, atol=1e-6)
-        assert proprioception_dim(layout) == len(values)
-    with pytest.raises(ValueError, match="LIBERO has no proprioception 'ee_gripper'"):
-        proprioception(state, "ee_gripper")
 
 
 @pytest.mark.parametrize(

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .assets import assets_fingerprint, find_assets
-    from .environment import LiberoEnv, transform_image
+    from .environment import LiberoEnv
     from .initial_states import read_initial_states
-    from .robot_state import RobotState, proprioception, proprioception_dim
+    from .robot_state import RobotState
     from .simulator import LiberoSimulator
     from .suites import SUITES, LiberoTask, libero_tasks, normalize_suite, parse_task
 
@@ -27,10 +27,7 @@ _MODULES = {
     "libero_tasks": "suites",
     "normalize_suite": "suites",
     "parse_task": "suites",
-    "proprioception": "robot_state",
-    "proprioception_dim": "robot_state",
     "read_initial_states": "initial_states",
-    "transform_image": "environment",
 }
 
 __all__ = [
@@ -44,10 +41,7 @@ __all__ = [
     "libero_tasks",
     "normalize_suite",
     "parse_task",
-    "proprioception",
-    "proprioception_dim",
     "read_initial_states",
-    "transform_image",
 ]
 
 

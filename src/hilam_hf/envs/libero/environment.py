@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...conventions import ACTION_DIM, orient_frames, proprioception, proprioception_dim
 from ...optional import require
 from ..protocols import Protocol, get_protocol
 from ..rendering import RenderQuality
 from .assets import find_assets
 from .initial_states import read_initial_states
 from .package import EXTRA
-from .robot_state import RobotState, proprioception, proprioception_dim
-from .simulator import ACTION_DIM, CONTROL_FREQUENCY, LiberoSimulator
+from .robot_state import RobotState
+from .simulator import CONTROL_FREQUENCY, LiberoSimulator
 from .suites import LiberoTask, parse_task
 
 if TYPE_CHECKING:
@@ -201,7 +202,9 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self._pixels = self._draw(self.protocol.cameras) if draw and self.render_pixels else None
 
     def _observation(self) -> dict[str, Any]:
-        observation: dict[str, Any] = {"agent_pos": proprioception(self.robot_state(), self.protocol.proprioception)}
+        observation: dict[str, Any] = {
+            "agent_pos": proprioception(self.robot_state().parts(), self.protocol.proprioception)
+        }
         if self._pixels is not None:
             observation["pixels"] = self._pixels
         return observation
@@ -217,7 +220,10 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
 
     def _draw(self, cameras: Sequence[str]) -> dict[str, NDArray[np.uint8]]:
         pictures = self.simulator.draw(cameras, self.protocol.image_size, self.quality)
-        return {camera: transform_image(picture, self.protocol.image_transform) for camera, picture in pictures.items()}
+        return {
+            camera: np.ascontiguousarray(orient_frames(picture, "none", self.protocol.image_transform))
+            for camera, picture in pictures.items()
+        }
 
     def _initial_state(self, number: int | None) -> NDArray[np.float64] | None:
         fixed = self.protocol.initial_states == "fixed"
@@ -248,28 +254,6 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             views = {camera: spaces.Box(0, 255, shape, np.uint8) for camera in self.protocol.cameras}
             parts["pixels"] = spaces.Dict(views)  # type: ignore[arg-type]
         return spaces.Dict(parts)
-
-
-def transform_image(picture: NDArray[np.uint8], transform: str) -> NDArray[np.uint8]:
-    """Turn a picture of LIBERO's, which has its bottom row first.
-
-    Args:
-        picture: (H, W, 3).
-        transform: `none`, `flip_vertical` (upright) or `rotate_180` (upright, but left and right are swapped).
-
-    Returns:
-        (H, W, 3), contiguous.
-
-    Raises:
-        ValueError: There is no such transform.
-    """
-    if transform == "none":
-        return np.ascontiguousarray(picture)
-    if transform == "flip_vertical":
-        return np.ascontiguousarray(picture[::-1])
-    if transform == "rotate_180":
-        return np.ascontiguousarray(picture[::-1, ::-1])
-    raise ValueError(f"image transform must be none, flip_vertical or rotate_180; got {transform!r}")
 
 
 def _libero_protocol(protocol: str | Protocol) -> Protocol:

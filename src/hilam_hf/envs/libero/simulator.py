@@ -33,7 +33,6 @@ from .robot_state import RobotState
 if TYPE_CHECKING:
     import mujoco
 
-ACTION_DIM = 7
 CONTROL_FREQUENCY = 20
 """Control steps in a second of simulated time."""
 _PLACEMENT_TRIES = 100

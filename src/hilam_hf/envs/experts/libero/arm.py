@@ -85,7 +85,7 @@ class Arm:
             Whether the pose was reached: not stalled, lost or out of steps before.
         """
         guard, there = StallGuard(), 0
-        for _ in range(round(steps / min(1.0, self.speed))):
+        for _ in range(self.patience(steps)):
             position = target() if callable(target) else target
             distance = float(np.linalg.norm(position - self.scene.hand_position))
             turn = 0.0
@@ -98,6 +98,10 @@ class Arm:
                 return False
             yield self.action_to(position, rotation, limit), phase
         return False
+
+    def patience(self, steps: int) -> int:
+        """Number of steps in which a slow arm gets as far as one of speed 1 in `steps`."""
+        return round(steps / min(1.0, self.speed))
 
     def shift(self, displacement: Vector, phase: str, *, rotation: Vector | None = None, steps: int = 15) -> Plan:
         """Move by a displacement (3,), roughly: the hand goes on as soon as it is within 2 cm."""

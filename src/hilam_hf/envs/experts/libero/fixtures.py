@@ -53,7 +53,7 @@ def open_drawer(arm: Arm, region: str) -> Plan:
     yield from arm.rest(3, "grasp", rotation=rotation, at=handle - 0.055 * approach)
     yield from arm.move(handle + 0.003 * approach, rotation, "grasp", tolerance=0.006, angle=0.1, steps=10, limit=0.8)
     yield from arm.close(rotation=rotation, at=handle)
-    for _ in range(60):
+    for _ in range(arm.patience(60)):
         yield arm.action_to(drawer_handle(arm, region) + 0.06 * outward, rotation), "pull"
         if scene.joint_value(joint) < _DRAWER_TRAVEL:
             break
@@ -74,7 +74,7 @@ def close_drawer(arm: Arm, region: str) -> Plan:
     yield from arm.move(above, rotation, "approach", tolerance=0.04, angle=0.5, steps=70)
     yield from arm.move(handle + 0.07 * outward, rotation, "descend", tolerance=0.015, angle=0.15, steps=60)
     goal = ("close", region)
-    for _ in range(80):
+    for _ in range(arm.patience(80)):
         yield arm.action_to(_pusher(arm, region, 0.05), rotation), "push"
         if arm.scene.holds(goal):
             break
@@ -101,7 +101,7 @@ def turn_on(arm: Arm, stove: str) -> Plan:
     yield from arm.move(knob, rotation, "descend", tolerance=0.006, steps=30, limit=0.6)
     yield from arm.close(rotation=rotation, at=knob)
     turned = downward(math.pi / 2.0 + _KNOB_TURN)
-    for _ in range(40):
+    for _ in range(arm.patience(40)):
         yield arm.action_to(knob, turned), "turn"
         if scene.joint_value(joint) > _KNOB_ON:
             break
@@ -128,7 +128,7 @@ def close_microwave(arm: Arm, microwave: str) -> Plan:
     yield from arm.move(np.array([*here[:2], height]), rotation, "clear", tolerance=0.03, angle=9.0, steps=40)
     yield from arm.move(np.array([*start[:2], height]), rotation, "approach", tolerance=0.02, angle=0.3, steps=60)
     yield from arm.move(start, rotation, "descend", tolerance=0.015, angle=0.2, steps=40)
-    for _ in range(120):
+    for _ in range(arm.patience(120)):
         if scene.holds(goal):
             break
         angle = min(scene.joint_value(joint) + 0.22, 0.05)

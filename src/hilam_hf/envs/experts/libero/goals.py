@@ -29,8 +29,13 @@ Skill = Callable[[Arm], Plan]
 
 
 def order_goals(goals: Sequence[Goal]) -> list[Goal]:
-    """Sort goals so that none spoils another: the stove on and drawers open before objects are put, closed after."""
-    return sorted(goals, key=lambda goal: _ORDER[goal[0]])
+    """Sort goals so that none spoils another.
+
+    The stove is turned on and drawers are opened before objects are put, and closed after. What an object shall be put
+    on is put into its own place before.
+    """
+    moved = {goal[1] for goal in goals if goal[0] in ("on", "in")}
+    return sorted(goals, key=lambda goal: (_ORDER[goal[0]], goal[-1] in moved))
 
 
 def check_goals(scene: Scene) -> None:
@@ -56,6 +61,8 @@ def solve(arm: Arm, choice: GraspChoice) -> Plan:
                 if scene.holds(goal):
                     break
                 yield from _skill(scene, goal, choice)(arm)
+                if not scene.holds(goal):
+                    choice.reject(goal[1])
         yield from arm.rest(2, "retract")
         if all(scene.holds(goal) for goal in scene.goals):
             return True

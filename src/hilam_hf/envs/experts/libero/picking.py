@@ -55,10 +55,12 @@ class GraspChoice:
 
     Attributes:
         generator: Source of the choice; None always takes the best.
-        failed: Grasps that have failed: yaw, and position relative to the object's middle.
+        taken: The grasp of each object that was taken last.
+        failed: The grasps of each object that have failed.
     """
 
     generator: np.random.Generator | None = None
+    taken: dict[str, Grasp] = field(default_factory=dict)
     failed: dict[str, list[Grasp]] = field(default_factory=dict)
 
     def choose(self, name: str, grasps: list[Grasp], variety: float) -> Grasp | None:
@@ -77,12 +79,13 @@ class GraspChoice:
         equal = [g for g in left if g.hits <= best.hits and g.score >= best.score - variety]
         return best if self.generator is None else equal[int(self.generator.integers(len(equal)))]
 
-    def reject(self, name: str, grasp: Grasp) -> None:
-        """Remember that a grasp has failed."""
-        self.failed.setdefault(name, []).append(grasp)
+    def reject(self, name: str) -> None:
+        """Remember that the grasp of an object that was taken last has failed; without one there is nothing to do."""
+        if name in self.taken:
+            self.failed.setdefault(name, []).append(self.taken.pop(name))
 
 
-def pick(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice, avoid: Collection[str] = ()) -> Plan:
+def pick(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice) -> Plan:
     """Grasp an object and lift it by 5 cm, with another grasp each time that it slips.
 
     Args:
@@ -90,30 +93,28 @@ def pick(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice, avoid: Col
         name: Object.
         style: How to grasp it.
         choice: Chooses among the grasps that fit.
-        avoid: Objects that don't count as obstacles.
 
     Returns:
         Whether the object is lifted.
     """
     for _ in range(_ATTEMPTS):
-        grasp = find_grasp(arm, name, style, choice, avoid)
+        grasp = find_grasp(arm, name, style, choice)
         if grasp is None:
             return False
+        choice.taken[name] = grasp
         yield from reach(arm, grasp, [name])
         yield from arm.close(rotation=grasp.rotation, at=grasp.position)
         if (yield from lift(arm, name, grasp.rotation)):
             return True
-        choice.reject(name, grasp)
+        choice.reject(name)
         yield from arm.open(rotation=grasp.rotation)
         yield from arm.shift(-0.08 * grasp.rotation[:, 2], "retract", rotation=grasp.rotation)
     return False
 
 
-def find_grasp(
-    arm: Arm, name: str, style: GraspStyle, choice: GraspChoice, avoid: Collection[str] = ()
-) -> Grasp | None:
+def find_grasp(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice) -> Grasp | None:
     """Choose a grasp of an object: as deep as the style asks, shallower or leaning over where that isn't free."""
-    points, obstacles = arm.scene.points(name), arm.scene.obstacles([name, *avoid])
+    points, obstacles = arm.scene.points(name), arm.scene.obstacles([name])
     styles = [replace(style, depth=share * style.depth) for share in _SHALLOWER]
     styles += [replace(style, depth=share * style.depth, lean=lean) for share in _LEANING_SHARES for lean in _LEANS]
     best: Grasp | None = None
@@ -164,44 +165,79 @@ def place(arm: Arm, name: str, spot: Spot) -> Plan:
     Returns:
         False when the object was lost on the way; the hand is then open.
     """
-    scene, rotation = arm.scene, spot.rotation
-    held = scene.hand_rotation
-    rotation = held if rotation is None else rotation
-    grip = float(np.linalg.norm(scene.position(name) - scene.hand_position))
-
-    def offset() -> Vector:
-        return scene.position(name) - scene.hand_position
-
-    def lost() -> bool:
-        return bool(np.linalg.norm(offset()) > grip + 0.05)
-
-    def over(height: float) -> Vector:
-        return np.array([*(spot.position - offset()[:2]), height])
-
-    aside = way_up(scene.points(name), scene.obstacles([name]))
+    load = _Load(arm, name, spot)
+    held = arm.scene.hand_rotation
+    rotation = held if spot.rotation is None else spot.rotation
+    aside = way_up(arm.scene.points(name), arm.scene.obstacles([name]))
     if aside.any():
         yield from arm.shift(aside, "clear", rotation=held)
-    below = _below(arm, name)
-    start = scene.hand_position
-    way = arm.travel_height(start, over(0.0), below, [name], spot.clearance)
-    height = min(max(way, spot.support + below + 0.03), arm.highest(over(0.0)))
+    start = arm.scene.hand_position
+    height = load.carrying_height(start)
     straight = np.array([*start[:2], height])
     yield from arm.move(straight, held, "lift", tolerance=0.025, angle=9.0, steps=40)
-    yield from arm.move(lambda: over(height), rotation, "carry", tolerance=0.02, angle=0.3, lost=lost)
-    near = 1.5 * spot.tolerance
-    yield from arm.move(
-        lambda: over(height), rotation, "carry", tolerance=near, angle=0.08, steps=25, settle=spot.settle, lost=lost
-    )
-    if lost():
+    yield from _carry(arm, load, height, rotation)
+    if load.lost():
         yield from arm.open()
         return False
-    low = spot.support + spot.drop + _below(arm, name)
-    while low < height - 0.005 and arm.blocked(over(low), rotation, [name]):
-        low += 0.005
-    yield from arm.move(lambda: over(low), rotation, "place", tolerance=spot.tolerance, angle=0.08, steps=40, limit=0.6)
+    low = load.letting_go_height(height, rotation)
+    yield from arm.move(
+        lambda: load.over(low), rotation, "place", tolerance=spot.tolerance, angle=0.08, steps=40, limit=0.6
+    )
     yield from arm.open()
-    yield from arm.shift(-spot.retreat * scene.hand_rotation[:, 2], "retract", rotation=rotation, steps=20)
+    yield from arm.shift(-spot.retreat * arm.scene.hand_rotation[:, 2], "retract", rotation=rotation, steps=20)
     return True
+
+
+class _Load:
+    """A held object on its way to a spot."""
+
+    def __init__(self, arm: Arm, name: str, spot: Spot) -> None:
+        self._arm, self._name, self.spot = arm, name, spot
+        self._grip = np.linalg.norm(self._offset())
+
+    def lost(self) -> bool:
+        """Whether the object is no longer in the hand."""
+        return bool(np.linalg.norm(self._offset()) > self._grip + 0.05)
+
+    def over(self, height: float) -> Vector:
+        """Where the grip site must be, at some height, for the object to be over its spot; (3,)."""
+        return np.array([*(self.spot.position - self._offset()[:2]), height])
+
+    def carrying_height(self, start: Vector) -> float:
+        """Height of the grip site at which the object clears what is in the way, within the arm's reach."""
+        goal, below = self.over(0.0), self._below()
+        way = self._arm.travel_height(start, goal, below, [self._name], self.spot.clearance)
+        return min(max(way, self.spot.support + below + 0.03), self._arm.highest(goal))
+
+    def letting_go_height(self, highest: float, rotation: Vector) -> float:
+        """Height of the grip site at which the object is put down, or the hand comes near to something."""
+        height = self.spot.support + self.spot.drop + self._below()
+        while height < highest - 0.005 and self._arm.blocked(self.over(height), rotation, [self._name]):
+            height += 0.005
+        return height
+
+    def _offset(self) -> Vector:
+        return self._arm.scene.position(self._name) - self._arm.scene.hand_position
+
+    def _below(self) -> float:
+        """How far the object reaches below the grip site."""
+        scene = self._arm.scene
+        return float(scene.hand_position[2] - scene.points(self._name)[:, 2].min())
+
+
+def _carry(arm: Arm, load: _Load, height: float, rotation: Vector) -> Plan:
+    """Bring a load over its spot, quickly first, then exactly."""
+
+    def over() -> Vector:
+        return load.over(height)
+
+    yield from arm.move(over, rotation, "carry", tolerance=0.02, angle=0.3, lost=load.lost)
+    near, settle = 1.5 * load.spot.tolerance, load.spot.settle
+    return (
+        yield from arm.move(
+            over, rotation, "carry", tolerance=near, angle=0.08, steps=25, settle=settle, lost=load.lost
+        )
+    )
 
 
 def way_up(points: Points, obstacles: Points) -> Vector:
@@ -224,8 +260,3 @@ def way_up(points: Points, obstacles: Points) -> Vector:
         if gaps.max() > 0.012:
             return np.append(distance * rays[gaps.argmax()], 0.0)
     return np.zeros(3)
-
-
-def _below(arm: Arm, name: str) -> float:
-    """How far an object reaches below the grip site."""
-    return float(arm.scene.hand_position[2] - arm.scene.points(name)[:, 2].min())

@@ -137,7 +137,7 @@ def _push_deeper(arm: Arm, mug: str, rotation: Vector, depth: float) -> Plan:
     arm.gripper = CLOSED
     start = scene.position(mug) + np.array([0.0, -0.10, 0.05])
     yield from arm.move(start, rotation, "approach", tolerance=0.012, angle=0.2, steps=40)
-    for _ in range(40):
+    for _ in range(arm.patience(40)):
         position = scene.position(mug)
         if position[1] > depth:
             break

@@ -29,7 +29,7 @@ def tow_plate(arm: Arm, plate: str, region: str) -> Plan:
     arm.gripper = CLOSED
     yield from arm.move(np.array([*start[:2], start[2] + 0.11]), rotation, "approach", tolerance=0.015, angle=0.2)
     yield from arm.move(np.array([*start[:2], start[2] + 0.015]), rotation, "descend", angle=0.1, steps=30)
-    for _ in range(70):
+    for _ in range(arm.patience(100)):
         middle = scene.position(plate)[:2]
         rest = goal - middle
         slipped = np.linalg.norm(scene.hand_position[:2] - middle) > _SLIPPED

@@ -1,11 +1,10 @@
-import importlib.util
 import math
 
 import numpy as np
 import pytest
 
-from hilam_hf.rotations import quaternion_to_axis_angle
-from tests.helpers import absent
+from hilam_hf.conventions import proprioception, proprioception_dim, quaternion_to_axis_angle
+from hilam_hf.envs.libero import RobotState
 
 
 @pytest.mark.parametrize(
@@ -26,9 +25,8 @@ def test_axis_angles_worked_out_by_hand(quaternion: tuple[float, ...], vector: t
     np.testing.assert_allclose(quaternion_to_axis_angle(np.array([quaternion])), [vector], atol=1e-12)
 
 
+@pytest.mark.sim
 def test_axis_angles_are_those_of_robosuite() -> None:
-    if importlib.util.find_spec("robosuite") is None:
-        absent("robosuite is not installed")
     from robosuite.utils.transform_utils import quat2axisangle
 
     quaternions = np.random.default_rng(0).normal(size=(50, 4))
@@ -41,3 +39,22 @@ def test_axis_angles_are_those_of_robosuite() -> None:
 def test_quaternions_have_four_numbers() -> None:
     with pytest.raises(ValueError, match=r"quaternions: got shape \(2, 3\), expected \(\.\.\., 4\): x, y, z, w"):
         quaternion_to_axis_angle(np.zeros((2, 3)))
+
+
+def test_layouts_of_proprioception():
+    state = RobotState(
+        ee_position=np.array([1.0, 2.0, 3.0]),
+        ee_quaternion=np.array([0.0, np.sin(0.2), 0.0, np.cos(0.2)]),
+        joint_positions=np.arange(7) + 10.0,
+        gripper_positions=np.array([0.04, -0.04]),
+    )
+    expected = {
+        "ee_axis_angle_gripper": [1, 2, 3, 0, 0.4, 0, 0.04, -0.04],
+        "joints_gripper": [10, 11, 12, 13, 14, 15, 16, 0.04, -0.04],
+        "gripper_joints": [0.04, -0.04, 10, 11, 12, 13, 14, 15, 16],
+    }
+    for layout, values in expected.items():
+        np.testing.assert_allclose(proprioception(state.parts(), layout), values, atol=1e-6)
+        assert proprioception_dim(layout) == len(values)
+    with pytest.raises(ValueError, match="proprioception: got 'ee_gripper', expected one of"):
+        proprioception(state.parts(), "ee_gripper")

@@ -1,0 +1,133 @@
+"""LIBERO's and robosuite's conventions, which recorded data, simulators and policies must agree upon.
+
+Pictures come with the bottom row first (OpenGL), quaternions as (x, y, z, w). H and W are a picture's height and width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+ImageTransform = Literal["none", "flip_vertical", "rotate_180"]
+ProprioceptionLayout = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints"]
+
+CAMERAS = ("agentview", "robot0_eye_in_hand")
+"""LIBERO's names of its two cameras: the one that looks at the table, and the one on the wrist."""
+
+ACTION_DIM = 7
+"""Numbers in an action: six of the pose, in [-1, 1], and the gripper, -1 opening it."""
+
+# Whether the rows and the columns are reversed, compared with what the renderer gives.
+_REVERSED: dict[str, tuple[bool, bool]] = {
+    "none": (False, False),
+    "flip_vertical": (True, False),
+    "rotate_180": (True, True),
+}
+_LAYOUTS: dict[str, tuple[str, ...]] = {
+    # OpenVLA's and LeRobot's.
+    "ee_axis_angle_gripper": ("ee_positions", "ee_axis_angles", "gripper_positions"),
+    # BAKU's.
+    "joints_gripper": ("joint_positions", "gripper_positions"),
+    # LIBERO's own policies'.
+    "gripper_joints": ("gripper_positions", "joint_positions"),
+}
+_WIDTHS = {"ee_positions": 3, "ee_axis_angles": 3, "gripper_positions": 2, "joint_positions": 7}
+
+
+def orient_frames(frames: NDArray[np.uint8], stored: ImageTransform, wanted: ImageTransform) -> NDArray[np.uint8]:
+    """Turns pictures from the way that they are stored to the way that they are wanted.
+
+    All three ways reverse rows, columns, both or neither, so what is left to do is to reverse where the two differ.
+
+    Args:
+        frames: (..., H, W, C).
+        stored: How the frames differ from what the renderer gives: "none", "flip_vertical" (upright, left and right
+            as the camera sees them) or "rotate_180" (upright and mirrored, as in most published LIBERO data).
+        wanted: How the result shall differ from what the renderer gives.
+
+    Returns:
+        A view of `frames`, of the same shape.
+
+    Raises:
+        ValueError: A name is unknown.
+    """
+    for transform in (stored, wanted):
+        check_image_transform(transform)
+    axes = tuple(axis for axis, a, b in zip((-3, -2), _REVERSED[stored], _REVERSED[wanted], strict=True) if a != b)
+    return np.flip(frames, axes) if axes else frames
+
+
+def check_image_transform(transform: str) -> None:
+    """Sees that a way to turn pictures is a known one.
+
+    Raises:
+        ValueError: It is not.
+    """
+    if transform not in _REVERSED:
+        raise ValueError(f"image_transform: got {transform!r}, expected one of {', '.join(_REVERSED)}")
+
+
+def layout_parts(layout: str) -> tuple[str, ...]:
+    """Names of the parts of a layout of `agent_pos`, in order.
+
+    Raises:
+        ValueError: There is no such layout.
+    """
+    if layout not in _LAYOUTS:
+        raise ValueError(f"proprioception: got {layout!r}, expected one of {', '.join(_LAYOUTS)}")
+    return _LAYOUTS[layout]
+
+
+def proprioception(parts: Mapping[str, NDArray[Any]], layout: str) -> NDArray[np.float32]:
+    """`agent_pos` in a layout.
+
+    Args:
+        parts: (..., width) by name: `ee_positions` (3, metres), `ee_axis_angles` (3, radians, see
+            `quaternion_to_axis_angle`), `gripper_positions` (2, metres, a finger each) and `joint_positions` (7,
+            radians), as far as the layout needs them.
+        layout: `ee_axis_angle_gripper` (8 numbers), `joints_gripper` or `gripper_joints` (9 each).
+
+    Returns:
+        float32 (..., P).
+
+    Raises:
+        ValueError: There is no such layout.
+    """
+    return np.concatenate([parts[part] for part in layout_parts(layout)], axis=-1).astype(np.float32)
+
+
+def proprioception_dim(layout: str) -> int:
+    """P, how many numbers a layout of `agent_pos` has.
+
+    Raises:
+        ValueError: There is no such layout.
+    """
+    return sum(_WIDTHS[part] for part in layout_parts(layout))
+
+
+def quaternion_to_axis_angle(quaternions: Any) -> NDArray[np.float64]:
+    """Convert unit quaternions as robosuite's `quat2axisangle` does, and so OpenVLA, LeRobot and LIBERO's data.
+
+    The angle is 2 arccos(w), within [0, 2 pi]: unlike in most libraries it is not brought below pi, so that q and -q
+    give different vectors, and the hand that points down lies near (pi, 0, 0).
+
+    Args:
+        quaternions: (..., 4): x, y, z, w.
+
+    Returns:
+        float64 (..., 3), axis times angle in radians; zero where w is 1 or -1.
+
+    Raises:
+        ValueError: The last axis isn't 4 long.
+    """
+    quaternions = np.asarray(quaternions, dtype=np.float64)
+    if quaternions.shape[-1:] != (4,):
+        raise ValueError(f"quaternions: got shape {quaternions.shape}, expected (..., 4): x, y, z, w")
+    cosine = np.clip(quaternions[..., 3:], -1.0, 1.0)
+    sine = np.sqrt(1.0 - cosine**2)
+    turned = sine > 0.0
+    scale = np.where(turned, 2.0 * np.arccos(cosine) / np.where(turned, sine, 1.0), 0.0)
+    return np.asarray(quaternions[..., :3] * scale)
