@@ -114,6 +114,9 @@ def evaluate(
     ] = None,
     videos_per_task: Annotated[int, typer.Option(help="Episodes of each task to film.")] = 1,
     assets: Assets = None,
+    render_gpus: Annotated[
+        str | None, typer.Option(help="Numbers of the GPUs that draw, such as 0,1, taken in turns by the simulators.")
+    ] = None,
     device: Device = "auto",
     policy_batch_size: Annotated[
         int | None, typer.Option(help="Rows predicted at once: 1 on a CPU, 16 elsewhere, unless given.")
@@ -168,11 +171,16 @@ def evaluate(
         policy_name=policy,
         policy_batch_size=policy_batch_size,
         assets=assets,
+        render_gpus=() if render_gpus is None else parse_numbers(render_gpus, "--render-gpus"),
         overwrite=overwrite,
     )
     for task, rate in result.tasks.items():
         print(f"{task}: {rate}")
     print(f"overall: {result.overall}")
+    run = result.provenance["run"]
+    memory = max((size for size in run["worker_memory_bytes"] if size is not None), default=0) / 2**20
+    rate = run["environment_steps_per_second"]
+    print(f"{rate} environment steps/s, {memory:.0f} MiB an environment, faults of the simulator: {len(result.faults)}")
 
 
 def parse_numbers(text: str, option: str) -> list[int]:

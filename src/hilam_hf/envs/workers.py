@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from multiprocessing import Pipe
 from multiprocessing.connection import Connection, wait
@@ -48,6 +48,7 @@ class Worker:
     Args:
         target: `"module:Class"`; the worker imports the module and makes the object from `options`.
         name: What the worker is called in errors.
+        variables: Environment variables of the process, beside those of this one.
         options: Arguments of the class.
 
     Example:
@@ -57,13 +58,16 @@ class Worker:
         Fraction(1, 1)
     """
 
-    def __init__(self, target: str, *, name: str = "worker", **options: Any) -> None:
+    def __init__(
+        self, target: str, *, name: str = "worker", variables: Mapping[str, str] | None = None, **options: Any
+    ) -> None:
         self.name = name
         self._doing = "starting"
         self.connection, theirs = Pipe()
         path = os.pathsep.join([str(_PACKAGE_ROOT), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
         # One thread a worker: workers are how work is spread over cores here.
-        environment = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0", **os.environ, "PYTHONPATH": path}
+        defaults = {"OMP_NUM_THREADS": "1", "LP_NUM_THREADS": "0"}
+        environment = {**defaults, **os.environ, **(variables or {}), "PYTHONPATH": path}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "hilam_hf.envs.workers", str(theirs.fileno())],
             pass_fds=[theirs.fileno()],

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
@@ -16,16 +16,17 @@ class WorkerPool:
         target: `"module:Class"` of the host.
         options: Arguments of the class.
         size: Number of workers.
+        gpus: Numbers of the GPUs that draw, taken in turns by the workers; none leaves the choice to EGL.
     """
 
-    def __init__(self, target: str, options: Mapping[str, Any], size: int) -> None:
-        self._target, self._options = target, options
-        self.workers = [self._make() for _ in range(size)]
+    def __init__(self, target: str, options: Mapping[str, Any], size: int, *, gpus: Sequence[int] = ()) -> None:
+        self._target, self._options, self._gpus = target, options, tuple(gpus)
+        self.workers = [self._make(row) for row in range(size)]
 
     def replace(self, row: int) -> None:
         """Put a fresh worker in the place of one, whatever that is doing."""
         self.workers[row].kill()
-        self.workers[row] = self._make()
+        self.workers[row] = self._make(row)
 
     def ask(self, row: int, method: str, timeout: float) -> Any:
         """Call a method of a worker's host and wait for the answer."""
@@ -55,8 +56,9 @@ class WorkerPool:
         """End all workers."""
         self.shrink(0)
 
-    def _make(self) -> Worker:
-        return Worker(self._target, name="environment", **self._options)
+    def _make(self, row: int) -> Worker:
+        variables = {"MUJOCO_EGL_DEVICE_ID": str(self._gpus[row % len(self._gpus)])} if self._gpus else {}
+        return Worker(self._target, name="environment", variables=variables, **self._options)
 
     def __enter__(self) -> WorkerPool:
         return self

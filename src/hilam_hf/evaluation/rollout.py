@@ -56,6 +56,7 @@ def evaluate(
     policy_name: str | None = None,
     policy_batch_size: int | None = None,
     assets: str | Path | None = None,
+    render_gpus: Sequence[int] = (),
     step_timeout_s: float = 120,
     reset_timeout_s: float = 600,
     resume: bool = True,
@@ -92,6 +93,7 @@ def evaluate(
         policy_name: Name or path of the policy for the record.
         policy_batch_size: Rows that the policy predicts at once; None for 1 on a CPU and 16 on other devices.
         assets: Folder of LIBERO's assets; None looks where `hilam_hf.envs.libero.assets` says.
+        render_gpus: Numbers of the GPUs that draw (EGL's), taken in turns by the simulators.
         step_timeout_s: Seconds after which a step counts as hung.
         reset_timeout_s: Seconds after which a reset, which may start a process, counts as hung.
         resume: Whether to go on with what `out_dir` holds; otherwise it must hold no evaluation.
@@ -126,6 +128,7 @@ def evaluate(
     options["noise"] = getattr(policy, "noise", 0.0) if "expert_action" in extras else 0.0
     if chosen.simulator == "libero":
         options["assets"] = None if assets is None else str(assets)
+        _check_initial_states(specs)
     require("gymnasium", extra=chosen.simulator)
     if render:
         # Before the workers start, which inherit the choice of a graphics library.
@@ -133,7 +136,9 @@ def evaluate(
     out = None if out_dir is None else Path(out_dir)
     with ExitStack() as stack:
         stack.enter_context(acting_as_evaluated(policy, chosen, batch_size))
-        pool = stack.enter_context(WorkerPool(HOSTS[chosen.simulator], options, min(num_envs, len(specs))))
+        pool = stack.enter_context(
+            WorkerPool(HOSTS[chosen.simulator], options, min(num_envs, len(specs)), gpus=render_gpus)
+        )
         provenance = {
             "policy": policy_record(policy, policy_name),
             "policy_batch_size": batch_size,
@@ -197,6 +202,21 @@ def _libero_task_names(protocol: Protocol, tasks: Sequence[str | int] | None, su
     for task in found:
         protocol.steps_of(task.suite)
     return [task.id for task in found]
+
+
+def _check_initial_states(specs: Sequence[EpisodeSpec]) -> None:
+    """See that LIBERO has the initial states, before any episode."""
+    from ..envs.libero.initial_states import read_initial_states
+    from ..envs.libero.suites import parse_task
+
+    last: dict[str, int] = {}
+    for spec in specs:
+        if spec.initial_state is not None:
+            last[spec.task] = max(spec.initial_state, last.get(spec.task, 0))
+    for task, number in last.items():
+        count = len(read_initial_states(parse_task(task).initial_states_file))
+        if number >= count:
+            raise ValueError(f"{task} has initial states 0 to {count - 1}, got {number}")
 
 
 class _Run:

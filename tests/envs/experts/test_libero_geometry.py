@@ -1,6 +1,5 @@
 """Surface points and the hand's volume, against closed forms and points placed by hand."""
 
-import mujoco
 import numpy as np
 import pytest
 
@@ -30,6 +29,13 @@ GEOMS = """
   </worldbody>
 </mujoco>
 """
+
+
+def _model():
+    # Once loaded, MuJoCo keeps to its renderer: not before the one for tests is chosen.
+    import mujoco
+
+    return mujoco.MjModel.from_xml_string(GEOMS)
 
 
 def _covered(points, samples, distance):
@@ -85,8 +91,9 @@ def test_mesh_points_spread_with_the_area():
     assert len(high) < 0.05 * len(low)
 
 
+@pytest.mark.sim
 def test_geoms_of_a_model_in_their_own_frames():
-    model = mujoco.MjModel.from_xml_string(GEOMS)
+    model = _model()
     clouds = [geom_surface(model, geom, 0.006) for geom in range(6)]
     assert [cloud.shape[1] for cloud in clouds] == [3] * 6
     assert len(clouds[0]) == 0
@@ -104,8 +111,9 @@ def test_geoms_of_a_model_in_their_own_frames():
     assert (clouds[5] >= vertices.min(axis=0) - 1e-6).all()
 
 
+@pytest.mark.sim
 def test_a_kind_of_geom_that_libero_does_not_use():
-    model = mujoco.MjModel.from_xml_string(GEOMS)
+    model = _model()
     with pytest.raises(ValueError, match="geom 6 is of MuJoCo's kind 4"):
         geom_surface(model, 6, 0.01)
 
@@ -148,7 +156,7 @@ def test_hand_volume(place, within):
     rotation = grip_rotation((0.6, 0.0, -0.8), (0.0, 1.0, 0.0))
     position = np.array([0.3, -0.2, 1.1])
     point = position + rotation @ place
-    away = position + [0.0, 0.0, 1.0]
+    away = np.add(position, [0.0, 0.0, 1.0])
     hits = HandVolume().count_hits(point[None], np.stack([position, away]), rotation)
     assert hits.tolist() == [int(within), 0]
 

@@ -9,17 +9,23 @@ from hilam_hf.envs.experts.libero.geometry import HandVolume, box_surface, cylin
 from hilam_hf.envs.experts.libero.grasping import Grasp, GraspStyle, search_grasps
 from hilam_hf.envs.experts.libero.picking import GraspChoice, way_up
 
+
+def _at(points, *offset):
+    """Points of an object, moved."""
+    return np.add(points, offset)
+
+
 NOTHING = np.zeros((0, 3))
 TABLE = 0.9
 # 4 cm between the sides along x, too much for the hand along y.
-BOX = box_surface([0.02, 0.05, 0.03], 0.005) + [0.1, -0.2, TABLE + 0.03]
+BOX = _at(box_surface([0.02, 0.05, 0.03], 0.005), 0.1, -0.2, TABLE + 0.03)
 
 
 def _ring(radius, height):
     """A thin-walled cup."""
     walls = [cylinder_surface(r, height / 2, 0.004) for r in (radius, radius - 0.004)]
     walls = [wall[np.linalg.norm(wall[:, :2], axis=1) > radius - 0.005] for wall in walls]
-    return np.concatenate(walls) + [0.0, 0.0, TABLE + height / 2]
+    return _at(np.concatenate(walls), 0.0, 0.0, TABLE + height / 2)
 
 
 def _free(points, grasp, margin=0.001):
@@ -95,9 +101,9 @@ def test_rims_are_pinched_radially():
 
 
 def test_a_neighbour_is_avoided():
-    beside = box_surface([0.02, 0.15, 0.05], 0.005) + [0.16, -0.2, TABLE + 0.05]
+    beside = _at(box_surface([0.02, 0.15, 0.05], 0.005), 0.16, -0.2, TABLE + 0.05)
     ring = _ring(0.05, 0.06)
-    wall = box_surface([0.02, 0.15, 0.1], 0.005) + [0.09, 0.0, TABLE + 0.1]
+    wall = _at(box_surface([0.02, 0.15, 0.1], 0.005), 0.09, 0.0, TABLE + 0.1)
     assert all(grasp.hits > 0 for grasp in search_grasps(BOX, beside, GraspStyle(depth=0.024)))
     best = search_grasps(ring, wall, GraspStyle(depth=0.026, widest=0.03, radial=0.93))[0]
     assert best.hits == 0
@@ -168,10 +174,10 @@ def test_fingers_are_alike_after_half_a_turn():
 
 
 def test_way_up_leads_from_under_an_overhang():
-    shelf = box_surface([0.1, 0.1, 0.01], 0.005) + [0.1, 0.0, 1.2]
-    assert not way_up(BOX + [-0.3, 0.0, 0.0], shelf).any()
-    assert not way_up(BOX, box_surface([0.1, 0.1, 0.01], 0.005) + [0.1, -0.2, 0.8]).any()
-    under = box_surface([0.02, 0.02, 0.02], 0.005) + [0.01, 0.0, 1.0]
+    shelf = _at(box_surface([0.1, 0.1, 0.01], 0.005), 0.1, 0.0, 1.2)
+    assert not way_up(_at(BOX, -0.3, 0.0, 0.0), shelf).any()
+    assert not way_up(BOX, _at(box_surface([0.1, 0.1, 0.01], 0.005), 0.1, -0.2, 0.8)).any()
+    under = _at(box_surface([0.02, 0.02, 0.02], 0.005), 0.01, 0.0, 1.0)
     aside = way_up(under, shelf)
     assert aside[2] == 0.0
     # It lies from -0.01 to 0.03 and the shelf begins at 0: 3 cm and the clearance of 1.2 cm, in steps of 2 cm.

@@ -138,7 +138,12 @@ def record_libero(
     started = time.monotonic()
     chosen = {task.id: task for task in libero_tasks(suite, tasks)}
     base = get_protocol(protocol)
-    how = {"noise": noise, "speed_variation": speed_variation, "hold_steps": hold_steps, "action_labels": action_labels}
+    how: dict[str, Any] = {
+        "noise": noise,
+        "speed_variation": speed_variation,
+        "hold_steps": hold_steps,
+        "action_labels": action_labels,
+    }
     _check_options(episodes_per_task, num_workers, image_size, formats, how)
     kind: InitialStates = "random" if initial_states is None else "fixed"
     recorded_as = replace(base, initial_states=kind, image_size=image_size, image_transform="none")

@@ -73,7 +73,7 @@ def grasp_style(scene: Scene, name: str) -> GraspStyle:
     """How an object of its kind is grasped."""
     kind = scene.kind(name)
     if any(word in kind for word in _HOLLOW):
-        return GraspStyle(depth=0.030 if "bowl" in kind else 0.022, widest=0.03, radial=0.93)
+        return GraspStyle(depth=0.028 if "bowl" in kind else 0.022, widest=0.03, radial=0.93)
     return _MOKA_STYLE if "moka_pot" in kind else GraspStyle()
 
 

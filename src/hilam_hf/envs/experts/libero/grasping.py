@@ -209,7 +209,7 @@ def _obstruction(
     obstacles: Points, positions: Points, rotation: NDArray[np.float64]
 ) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
     """Points that the hand would touch, at the grasp or above it, and those that it would come near; (C,) each."""
-    hits = HandVolume(margin=0.006).count_hits(obstacles, positions, rotation)
+    hits = HandVolume(margin=0.003).count_hits(obstacles, positions, rotation)
     for height in _FREE_ASCENT:
         hits += HandVolume(margin=0.001).count_hits(obstacles, positions - height * rotation[:, 2], rotation)
     return hits, HandVolume(margin=0.014).count_hits(obstacles, positions, rotation)

@@ -17,10 +17,11 @@ _STAND_OFF = 0.08
 """Distance along the approach from which the hand goes down on a grasp."""
 _SHALLOWER = (1.0, 0.75, 0.55, 0.4)
 """Shares of a style's depth that are tried until a grasp is free."""
-_LEANS = tuple(math.radians(angle) for angle in (15.0, -15.0, 25.0, -25.0, 35.0, -35.0))
-"""Angles by which the hand leans over to grasp an object that is not free from above."""
-_LEANING_SHARES = (0.75, 0.6)
-_FEW_HITS = 2
+_LEANING = tuple(
+    (share, math.radians(side * lean)) for share, lean in ((0.75, 15.0), (0.6, 25.0), (0.6, 35.0)) for side in (1, -1)
+)
+"""Shares of the depth and angles by which the hand leans over to grasp an object that is not free from above."""
+_FEW_HITS = 4
 """Points within the margin of the hand that don't hinder it."""
 
 
@@ -116,7 +117,7 @@ def find_grasp(arm: Arm, name: str, style: GraspStyle, choice: GraspChoice) -> G
     """Choose a grasp of an object: as deep as the style asks, shallower or leaning over where that isn't free."""
     points, obstacles = arm.scene.points(name), arm.scene.obstacles([name])
     styles = [replace(style, depth=share * style.depth) for share in _SHALLOWER]
-    styles += [replace(style, depth=share * style.depth, lean=lean) for share in _LEANING_SHARES for lean in _LEANS]
+    styles += [replace(style, depth=share * style.depth, lean=lean) for share, lean in _LEANING]
     best: Grasp | None = None
     for variant in styles:
         grasps = search_grasps(points, obstacles, variant, arm.reachable)
