@@ -123,7 +123,7 @@ def record_demonstrations(
 
     started = time.monotonic()
     names = list(dict.fromkeys(map(normalize_task, [tasks] if isinstance(tasks, str) else tasks)))
-    options = {"camera": camera, "image_size": image_size, "quality": quality, "max_steps": max_steps}
+    options: dict[str, Any] = {"camera": camera, "image_size": image_size, "quality": quality, "max_steps": max_steps}
     how: dict[str, Any] = {"noise": noise, "settle_steps": settle_steps, "action_labels": action_labels}
     _check_options(names, episodes_per_task, num_workers, options, how)
     # Before the workers start, which inherit the choice of a graphics library.
