@@ -24,7 +24,7 @@ from hilam_hf.envs.libero import libero_tasks
 from hilam_hf.envs.protocols import get_protocol
 from hilam_hf.training import load_config
 from hilam_hf.training.policy import FinetuningConfig
-from hilam_hf.training.policy_runs import finetune_on_demonstrations
+from hilam_hf.training.policy_runs import finetune_on_demonstrations, parse_renames
 from hilam_hf.training.processes import process_state
 
 
@@ -38,6 +38,9 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--per-task", type=int, help="demonstrations of each task; otherwise all")
     parser.add_argument("--protocol", default="openvla", help="protocol under which the policy will be evaluated")
     parser.add_argument("--cameras", help="comma-separated cameras; otherwise the protocol's")
+    parser.add_argument(
+        "--rename-camera", action="append", default=[], metavar="OLD=NEW", help="new name of a pretrained camera"
+    )
     parser.add_argument("--chunk-size", type=int, default=10, help="actions predicted at a time")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints and the policy")
     parser.add_argument("--config", type=Path, help="YAML file with training options")
@@ -59,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         per_task=options.per_task,
         chunk_size=options.chunk_size,
         cameras=protocol.cameras if options.cameras is None else options.cameras.split(","),
+        rename_cameras=parse_renames(options.rename_camera),
         image_transform=protocol.image_transform,
         proprioception=protocol.proprioception,
         resume=options.resume,

@@ -108,3 +108,13 @@ class FakeHost:
             time.sleep(1000)
         if kind == "error":
             raise ZeroDivisionError("the simulator divided by zero")
+
+
+class Variables:
+    """Tells its process' environment variables."""
+
+    def gpu(self):
+        return os.environ.get("MUJOCO_EGL_DEVICE_ID")
+
+    def process(self):
+        return os.getpid()

@@ -8,15 +8,7 @@ from hilam_hf.evaluation import RandomPolicy, evaluate
 from hilam_hf.evaluation.pool import WorkerPool
 from tests.helpers import ROOT
 
-
-class Variables:
-    """Tells its process' environment variables."""
-
-    def gpu(self):
-        return os.environ.get("MUJOCO_EGL_DEVICE_ID")
-
-    def process(self):
-        return os.getpid()
+VARIABLES = "tests.evaluation.fake_hosts:Variables"
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +18,12 @@ def _workers_find_this_file(monkeypatch):
 
 
 def test_workers_take_gpus_in_turns_and_keep_them_when_replaced():
-    with WorkerPool(f"{__name__}:Variables", {}, 3, gpus=(2, 5)) as pool:
+    with WorkerPool(VARIABLES, {}, 3, gpus=(2, 5)) as pool:
         assert [pool.ask(row, "gpu", 30) for row in range(3)] == ["2", "5", "2"]
         before = pool.ask(1, "process", 30)
         pool.replace(1)
         assert pool.ask(1, "process", 30) != before and pool.ask(1, "gpu", 30) == "5"
-    with WorkerPool(f"{__name__}:Variables", {}, 1) as pool:
+    with WorkerPool(VARIABLES, {}, 1) as pool:
         assert pool.ask(0, "gpu", 30) is None
 
 

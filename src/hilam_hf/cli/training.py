@@ -163,6 +163,9 @@ def finetune_command(
     cameras: Annotated[
         str | None, typer.Option(help="Comma-separated cameras of LIBERO that the policy sees; both by default.")
     ] = None,
+    rename_camera: Annotated[
+        list[str] | None, typer.Option(help="OLD=NEW name of a camera of the pretrained policy; may be repeated.")
+    ] = None,
     image_transform: Annotated[
         str, typer.Option(help="How LIBERO's pictures lie, as in the protocol: rotate_180, flip_vertical or none.")
     ] = "rotate_180",
@@ -177,7 +180,7 @@ def finetune_command(
     """
     from ..training import load_config
     from ..training.policy import FinetuningConfig
-    from ..training.policy_runs import finetune_on_demonstrations
+    from ..training.policy_runs import finetune_on_demonstrations, parse_renames
 
     finetune_on_demonstrations(
         policy,
@@ -188,6 +191,7 @@ def finetune_command(
         per_task=per_task,
         chunk_size=chunk_size,
         cameras=split(cameras) if cameras is not None else None,
+        rename_cameras=parse_renames(rename_camera or ()),
         image_transform=image_transform,
         proprioception=proprioception,
         resume=resume,

@@ -1,7 +1,7 @@
 """Fine-tuning on a folder of demonstrations: what `hilam train finetune` and `examples/finetune_libero.py` do."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ def finetune_on_demonstrations(
     per_task: int | None = None,
     chunk_size: int = 10,
     cameras: Sequence[str] | None = None,
+    rename_cameras: Mapping[str, str] | None = None,
     image_transform: str = "rotate_180",
     proprioception: str = "ee_axis_angle_gripper",
     resume: bool = False,
@@ -42,6 +43,7 @@ def finetune_on_demonstrations(
         per_task: Demonstrations of each task; None for all.
         chunk_size: Q, actions predicted at a time.
         cameras: LIBERO's cameras that π^l sees, the pretrained one first; None for both. Meta-World has one.
+        rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
         image_transform: How LIBERO's pictures shall lie, which must be that of the evaluation's protocol.
         proprioception: What `agent_pos` is made of in LIBERO, likewise.
         resume: Continue from the latest checkpoint in `output_dir`.
@@ -56,6 +58,7 @@ def finetune_on_demonstrations(
     trunk = actor.config.low_config
     if (folder / DEMONSTRATIONS).is_dir():
         rows = load_demonstrations(folder, tasks, per_task)
+        # Meta-World's recordings have one camera, without a name.
         dataset = PolicyDataset.from_demonstrations(
             rows, trunk.image_size, chunk_size, root=folder, camera=trunk.cameras[0], progress=_shows_progress()
         )
@@ -73,19 +76,20 @@ def finetune_on_demonstrations(
             robot, trunk.image_size, chunk_size, progress=_shows_progress()
         )
         record = _robot_record(robot, image_transform, proprioception)
-    _prepare(actor, dataset, chunk_size)
+    _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
     actor.config.training_data = record
     return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
 
 
-def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int) -> None:
+def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int, renames: dict[str, str]) -> None:
     """Give the policy the robot's actions, cameras and proprioception."""
-    known = set(actor.cameras)
-    if not known & set(dataset.cameras):
+    high: Any = actor.config.high_config
+    known = [renames.get(camera, camera) for camera in high.cameras]
+    if missing := [camera for camera in known if camera not in dataset.cameras]:
         raise ValueError(
-            f"the policy knows cameras {', '.join(sorted(known))}, the demonstrations have "
-            f"{', '.join(dataset.cameras)}: pretrain with `--camera {dataset.cameras[0]}`, or rename the policy's with "
-            "prepare_for_finetuning(rename_cameras=...)"
+            f"the policy was pretrained on camera {', '.join(missing)}, but the demonstrations have "
+            f"{', '.join(dataset.cameras)}: say which of these it is, with rename_cameras "
+            f"(--rename-camera {missing[0]}={dataset.cameras[0]})"
         )
     sample = dataset[0]
     fresh = actor.prepare_for_finetuning(
@@ -93,13 +97,15 @@ def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int)
         chunk_size=chunk_size,
         agent_pos_dim=sample["agent_pos"].shape[-1],
         cameras=dataset.cameras,
+        rename_cameras=renames,
     )
     logger.warning("starting fresh: %s", ", ".join(fresh))
 
 
 def _robot_record(demonstrations: RobotDemonstrations, image_transform: str, proprioception: str) -> dict[str, Any]:
     """What has to be known of the demonstrations where the policy is evaluated."""
-    told = demonstrations[0].metadata
+    # What `hilam record` wrote; nothing is known of others.
+    told = demonstrations[0].metadata.get("metadata", {})
     renderer = told.get("renderer") or {}
     return {
         "demonstrations": len(demonstrations),
@@ -125,3 +131,18 @@ def _local_folder(demonstrations: str | Path) -> Path:
 
 def _shows_progress() -> bool:
     return process_state().is_main_process
+
+
+def parse_renames(options: Sequence[str]) -> dict[str, str]:
+    """Reads `OLD=NEW` options of cameras' names.
+
+    Raises:
+        ValueError: One has another form.
+    """
+    renames = {}
+    for option in options:
+        old, separator, new = option.partition("=")
+        if not (old and separator and new):
+            raise ValueError(f"--rename-camera: got {option!r}, expected OLD=NEW, such as workspace=agentview")
+        renames[old] = new
+    return renames

@@ -152,10 +152,9 @@ def _put_in_drawer(arm: Arm, name: str, region: str, choice: GraspChoice) -> Pla
 
 def _on_object(arm: Arm, target: str) -> Spot:
     """The middle of a plate or a bowl."""
-    position, points = arm.scene.position(target), arm.scene.points(target)
-    inner = np.linalg.norm(points[:, :2] - position[:2], axis=1) < 0.03
+    position = arm.scene.position(target)[:2]
     drop = 0.004 if arm.scene.kind(target) == "plate" else 0.012
-    return Spot(position[:2], float(points[inner, 2].max()), drop=drop, tolerance=0.005)
+    return Spot(position, arm.scene.height_under(position, target, radius=0.03), drop=drop, tolerance=0.005)
 
 
 def _on_region(arm: Arm, goal: Goal, kind: str) -> Spot:
@@ -168,10 +167,11 @@ def _on_region(arm: Arm, goal: Goal, kind: str) -> Spot:
 
 
 def _in_basket(arm: Arm, goal: Goal) -> Spot:
-    region = arm.scene.region(goal[2])
-    bottom = region.position[2] - region.half_size[2] + 0.03
-    position = region.position[:2] + _aside(arm.scene, goal, 0.033)
-    return Spot(position, bottom, drop=0.0, tolerance=0.012, retreat=0.12)
+    """The bottom of a basket; two objects stand side by side."""
+    position = arm.scene.region(goal[2]).position[:2] + _aside(arm.scene, goal, 0.033)
+    # An object that stands when the fingers open does not stick to one of them.
+    bottom = arm.scene.height_under(position, str(arm.scene.parent(goal[2])))
+    return Spot(position, bottom, drop=0.002, tolerance=0.006, retreat=0.12)
 
 
 def _aside(scene: Scene, goal: Goal, distance: float) -> Vector:

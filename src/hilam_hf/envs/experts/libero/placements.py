@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 from scipy.spatial.transform import Rotation
 
-from .arm import CLOSED, UP, Arm, Plan, Vector
+from .arm import CLOSED, OPEN, UP, Arm, Plan, Vector
 from .geometry import downward, grip_rotation
 from .grasping import GraspStyle
 from .picking import GraspChoice, Spot, pick, place
@@ -23,8 +23,6 @@ BOOK_STYLE = GraspStyle(
 )
 
 _RACK_PITCH = math.radians(50.0)
-_RACK_SLOPE, _RACK_NORMAL = np.array([0.0, -0.887, 0.461]), np.array([0.0, 0.46, 0.89])
-"""Up along the bed of the wine rack, and away from it."""
 _BOOK_LEAN = math.radians(16.0)
 _BOOK_SETBACK = 0.009
 """How far behind the middle of its compartment a leaning book's lower edge stands."""
@@ -39,13 +37,14 @@ def lean_in_rack(arm: Arm, bottle: str, region: str, choice: GraspChoice) -> Pla
     if not (yield from pick(arm, bottle, BOTTLE_STYLE, choice)):
         return False
     rack = scene.region(region)
+    across, normal, slope = (column if column[2] >= 0.0 else -column for column in rack.rotation.T)
     high = np.array([*scene.hand_position[:2], rack.position[2] + 0.3])
     yield from arm.move(high, scene.hand_rotation, "lift", tolerance=0.02, angle=9.0, steps=30)
-    approach = np.array([0.0, math.sin(_RACK_PITCH), -math.cos(_RACK_PITCH)])
-    side = 1.0 if scene.hand_rotation[0, 0] > 0.0 else -1.0
-    rotation = grip_rotation(approach, (side, 0.0, 0.0))
+    downhill = -slope * [1.0, 1.0, 0.0] / np.linalg.norm(slope[:2])
+    approach = math.sin(_RACK_PITCH) * downhill - math.cos(_RACK_PITCH) * UP
+    rotation = arm.nearest(grip_rotation(approach, across), grip_rotation(approach, -across))
     length = float(np.linalg.norm(scene.position(bottle) - scene.hand_position))
-    bed = rack.position + 0.035 * _RACK_SLOPE + 0.012 * _RACK_NORMAL - length * approach
+    bed = rack.position + 0.035 * slope + 0.012 * normal - length * approach
     yield from arm.move(bed + 0.12 * UP, rotation, "carry", tolerance=0.02, angle=0.2, steps=90)
     yield from arm.move(bed + 0.02 * UP, rotation, "place", tolerance=0.01, angle=0.15, steps=40, limit=0.5)
     yield from arm.move(bed - 0.005 * UP, rotation, "place", tolerance=0.006, angle=0.15, steps=25, limit=0.3)
@@ -77,8 +76,7 @@ def _slot(arm: Arm, book: str, region: str, upright: Vector, stands: float) -> S
     scene, slot, points = arm.scene, arm.scene.region(region), arm.scene.points(book)
     middle = (points.min(axis=0) + points.max(axis=0)) / 2.0
     position = slot.position[:2] + (scene.position(book) - middle)[:2]
-    caddy = scene.points(str(scene.parent(region)))
-    floor = float(caddy[np.linalg.norm(caddy[:, :2] - slot.position[:2], axis=1) < 0.02, 2].max())
+    floor = scene.height_under(slot.position[:2], str(scene.parent(region)))
     spot = Spot(position, floor, tolerance=0.006, rotation=upright, clearance=0.05, retreat=0.12)
     lowest = slot.position[2] - abs(slot.rotation @ slot.half_size)[2] - 0.01
     if floor + stands > lowest:
@@ -89,7 +87,10 @@ def _slot(arm: Arm, book: str, region: str, upright: Vector, stands: float) -> S
 
 
 def put_in_microwave(arm: Arm, mug: str, region: str) -> Plan:
-    """Put a mug into a microwave whose door is open, and push it in deeper; returns whether it is in it."""
+    """Put a mug into a microwave whose door is open, and push it in deeper; returns whether it is in it.
+
+    As in all of LIBERO's scenes, the microwave faces against y.
+    """
     scene = arm.scene
     oven = scene.position(str(scene.parent(region)))
     approach = np.array([0.0, math.sin(_MICROWAVE_PITCH), -math.cos(_MICROWAVE_PITCH)])
@@ -113,6 +114,7 @@ def put_in_microwave(arm: Arm, mug: str, region: str) -> Plan:
 def _pinch_side(arm: Arm, mug: str, rotation: Vector) -> Plan:
     """Pinch the side of a mug's rim that is farther along x, and lift it."""
     scene, approach = arm.scene, rotation[:, 2]
+    arm.gripper = OPEN
     for _ in range(3):
         origin, points = scene.position(mug), scene.points(mug)
         top = points[:, 2].max()

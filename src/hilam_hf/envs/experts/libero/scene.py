@@ -118,6 +118,11 @@ class Scene:
         """(N, 3) points on the surfaces of an object or a fixture."""
         return self._points([self._root(name)])
 
+    def height_under(self, position: NDArray[np.float64], name: str, radius: float = 0.02) -> float:
+        """Height of the highest point of an object or a fixture within a radius of a place (2,) in the plane."""
+        points = self.points(name)
+        return float(points[np.linalg.norm(points[:, :2] - position, axis=1) < radius, 2].max())
+
     def obstacles(self, without: Collection[str] = ()) -> Points:
         """(N, 3) points on the surfaces of all objects and fixtures, save those named; the table is left out."""
         left_out = {self._root(name) for name in without}

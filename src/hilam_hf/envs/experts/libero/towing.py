@@ -8,6 +8,7 @@ import numpy as np
 
 from .arm import CLOSED, UP, Arm, Plan
 from .geometry import downward
+from .motion import StallGuard
 
 _TIP_HEIGHT = -0.008
 """Height of the grip site over a plate's origin that the hand aims at: the finger tips press on the plate."""
@@ -16,24 +17,29 @@ _LEAD = 0.065
 _SLIPPED = 0.08
 """Distance from a plate's middle at which the fingers have slipped over its rim."""
 _NEAR = 0.012
+_INSET = 0.5
+"""Share of a region's extent within which the plate's middle is drawn."""
 
 
 def tow_plate(arm: Arm, plate: str, region: str) -> Plan:
     """Draw a plate over the table with closed fingers that press on it; returns whether it lies in the region."""
     scene = arm.scene
-    goal = scene.region(region).position[:2]
-    start = scene.position(plate)
+    box, start = scene.region(region), scene.position(plate)
+    inside = _INSET * box.half_size[:2]
+    # The nearest place well inside: nothing is pushed farther than need be.
+    goal = box.position[:2] + (start - box.position)[:2].clip(-inside, inside)
     way = goal - start[:2]
     rotation = downward(math.atan2(way[1], way[0]))
     height = start[2] + _TIP_HEIGHT
     arm.gripper = CLOSED
     yield from arm.move(np.array([*start[:2], start[2] + 0.11]), rotation, "approach", tolerance=0.015, angle=0.2)
     yield from arm.move(np.array([*start[:2], start[2] + 0.015]), rotation, "descend", angle=0.1, steps=30)
+    guard = StallGuard(patience=12, progress=0.001)
     for _ in range(arm.patience(100)):
         middle = scene.position(plate)[:2]
         rest = goal - middle
         slipped = np.linalg.norm(scene.hand_position[:2] - middle) > _SLIPPED
-        if np.linalg.norm(rest) < _NEAR or slipped:
+        if np.linalg.norm(rest) < _NEAR or slipped or guard.stalled(float(np.linalg.norm(rest))):
             break
         ahead = middle + _LEAD * rest / np.linalg.norm(rest)
         yield arm.action_to(np.array([*ahead, height]), rotation, 0.6), "push"
