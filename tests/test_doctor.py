@@ -14,6 +14,7 @@ from rich.console import Console
 
 from hilam_hf import doctor
 from hilam_hf.doctor import Check, print_report
+from hilam_hf.envs.libero.assets import ASSETS_VARIABLE, PARTS
 
 StartHub = Callable[[int], str]
 
@@ -196,14 +197,18 @@ def test_libero_that_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_libero_assets_are_found_when_complete(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(doctor, "_installed_version", lambda name: "1.0")
-    monkeypatch.setattr(doctor, "libero_asset_folders", lambda: [tmp_path / "none", tmp_path])
-    for name in doctor.LIBERO_ASSET_FOLDERS[:-1]:
-        (tmp_path / name).mkdir()
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.delenv(ASSETS_VARIABLE, raising=False)
     check = doctor.check_libero()
-    assert check.status == "warn"
-    assert f"--local-dir {tmp_path}" in check.remedy
-    (tmp_path / doctor.LIBERO_ASSET_FOLDERS[-1]).mkdir()
-    assert doctor.check_libero() == Check("LIBERO", "ok", f"hf-libero 1.0, assets in {tmp_path}")
+    assert check.status == "warn" and check.detail == "hf-libero 1.0, no assets"
+    assert "hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets" in check.remedy
+    monkeypatch.setenv(ASSETS_VARIABLE, str(tmp_path / "assets"))
+    for part in PARTS[:-1]:
+        (tmp_path / "assets" / part).mkdir(parents=True)
+    check = doctor.check_libero()
+    assert check.status == "warn" and f"{PARTS[-1]} missing" in check.detail and ASSETS_VARIABLE in check.remedy
+    (tmp_path / "assets" / PARTS[-1]).touch()
+    assert doctor.check_libero() == Check("LIBERO", "ok", f"hf-libero 1.0, assets in {tmp_path / 'assets'}")
 
 
 def test_language_encoder_is_found_and_missed(monkeypatch: pytest.MonkeyPatch) -> None:

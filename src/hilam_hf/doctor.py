@@ -22,14 +22,12 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
+from .envs.libero.assets import ASSETS_VARIABLE, DOWNLOAD_FOLDER, HUB_REPOSITORY, local_assets
 from .envs.rendering import INSTALL_COMMAND, RenderingError, configure_rendering, probe_renderer
 
 Status = Literal["ok", "warn", "fail"]
 
 HUB_TIMEOUT_SECONDS = 4.0
-LIBERO_ASSETS_REPOSITORY = "lerobot/libero-assets"
-# Folders that a complete copy of LIBERO's assets holds.
-LIBERO_ASSET_FOLDERS = ("articulated_objects", "scenes", "stable_hope_objects", "stable_scanned_objects")
 LIBERO_PACKAGES = ("hf-libero", "robosuite", "bddl")
 
 _STYLES: dict[Status, str] = {"ok": "green", "warn": "yellow", "fail": "bold red"}
@@ -176,12 +174,14 @@ def check_libero() -> Check:
     absent = [name for name in LIBERO_PACKAGES if _installed_version(name) is None]
     if absent:
         return Check("LIBERO", "warn", f"not installed: {', '.join(absent)}", "pip install 'hilam-hf[libero]'")
-    found = next((folder for folder in libero_asset_folders() if _holds_libero_assets(folder)), None)
     installed = f"hf-libero {_installed_version('hf-libero')}"
+    try:
+        found = local_assets()
+    except FileNotFoundError as error:
+        return Check("LIBERO", "warn", f"{installed}; {error}", f"set {ASSETS_VARIABLE} right, or unset it")
     if found is None:
-        folder = libero_asset_folders()[-1]
-        fetch = f"hf download {LIBERO_ASSETS_REPOSITORY} --repo-type dataset --local-dir {folder}"
-        return Check("LIBERO", "warn", f"{installed}, no assets", f"{fetch}, or put a copy of them there")
+        fetch = f"hf download {HUB_REPOSITORY} --repo-type dataset --local-dir {DOWNLOAD_FOLDER}"
+        return Check("LIBERO", "warn", f"{installed}, no assets", f"{fetch}, or set {ASSETS_VARIABLE} to their folder")
     return Check("LIBERO", "ok", f"{installed}, assets in {found}")
 
 
@@ -203,13 +203,6 @@ def check_metaworld() -> Check:
     if version is None:
         return Check("Meta-World", "warn", "not installed", "pip install 'hilam-hf[metaworld]'")
     return Check("Meta-World", "ok", f"metaworld {version}, gymnasium {_installed_version('gymnasium')}")
-
-
-def libero_asset_folders() -> list[Path]:
-    """List where LIBERO's assets may be, in the order in which LIBERO looks; the last is where a download goes."""
-    spec = importlib.util.find_spec("libero")
-    packages = [Path(place) / "libero" / "assets" for place in (spec.submodule_search_locations or [] if spec else [])]
-    return [*packages, Path.home() / ".cache" / "libero" / "assets"]
 
 
 _CHECKS: dict[str, Callable[[], Check]] = {
@@ -275,7 +268,3 @@ def _http_status(url: str, token: str | None) -> int | None:
         return error.code
     except OSError:
         return None
-
-
-def _holds_libero_assets(folder: Path) -> bool:
-    return all((folder / name).is_dir() for name in LIBERO_ASSET_FOLDERS)

@@ -10,6 +10,8 @@ from .package import package_root
 
 ASSETS_VARIABLE = "HILAM_LIBERO_ASSETS"
 HUB_REPOSITORY = "lerobot/libero-assets"
+DOWNLOAD_FOLDER = Path("~/.cache/libero/assets")
+"""Where hf-libero puts what it downloads."""
 PARTS = (
     "articulated_objects",
     "scenes",
@@ -43,13 +45,20 @@ def find_assets(folder: str | Path | None = None) -> Path:
     Example:
         >>> find_assets("libero_assets")  # doctest: +SKIP
     """
+    return local_assets(folder) or _from_hub()
+
+
+def local_assets(folder: str | Path | None = None) -> Path | None:
+    """Find LIBERO's assets on this machine; None where there are none, see `find_assets`.
+
+    Raises:
+        FileNotFoundError: A given folder lacks something.
+    """
     given = folder if folder is not None else os.environ.get(ASSETS_VARIABLE)
     if given:
         return _checked(Path(given).expanduser())
-    for place in (package_root() / "assets", Path.home() / ".cache" / "libero" / "assets"):
-        if not _missing(place):
-            return place
-    return _from_hub()
+    places = (package_root() / "assets", DOWNLOAD_FOLDER.expanduser())
+    return next((place for place in places if not _missing(place)), None)
 
 
 def assets_fingerprint(assets: Path) -> str:
