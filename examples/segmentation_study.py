@@ -27,10 +27,11 @@ from rich.table import Table
 
 from hilam_hf.data.corpora import CorpusInfo, load_corpus
 from hilam_hf.data.demonstrations import VIDEOS
-from hilam_hf.data.episodes import Episode, scan_videos, split_episodes
+from hilam_hf.data.episodes import METADATA_FILE, Episode, scan_videos, split_episodes
 from hilam_hf.data.extraction import extract_latent_actions
 from hilam_hf.data.frames import FramePairDataset
 from hilam_hf.data.phases import load_phases
+from hilam_hf.data.robot_demonstrations import load_robot_demonstrations, robot_phases, write_videos
 from hilam_hf.evaluation.segmentation_study import (
     MethodScores,
     StudyData,
@@ -94,12 +95,25 @@ def train_latent_actions(options: argparse.Namespace, episodes: list[Episode]) -
     train_lam(idm, fdm, pairs, config, output_dir=options.out / "lam")
 
 
-def prepare_latents(options: argparse.Namespace) -> Path:
+def prepare_recording(options: argparse.Namespace) -> tuple[Path, dict[str, list[str]]]:
+    """Returns the folder of videos and the phases of a recording; of LIBERO's, videos are written below `--out`."""
+    recorded = options.demonstrations / VIDEOS
+    if recorded.is_dir():
+        return recorded, load_phases(options.demonstrations, min_length=options.min_phase)
+    demonstrations = load_robot_demonstrations(options.demonstrations)
+    phases = robot_phases(demonstrations, min_length=options.min_phase)
+    videos = options.out / VIDEOS
+    if options.overwrite or not (videos / METADATA_FILE).is_file():
+        write_videos(demonstrations, videos)
+    return videos, phases
+
+
+def prepare_latents(options: argparse.Namespace, videos: Path) -> Path:
     """Returns the latent-action corpus of the demonstrations' videos, made or left by an earlier run."""
     corpus = options.out / "latent-actions"
     if corpus.is_dir() and not options.overwrite:
         return corpus
-    folder = scan_videos(options.demonstrations / VIDEOS)
+    folder = scan_videos(videos)
     training, held_out = split_episodes(folder.episodes, options.held_out, options.seed)
     idm_folder = options.out / "lam" / "idm"
     if options.idm is None and (options.overwrite or not idm_folder.is_dir()):
@@ -197,8 +211,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parse_arguments(arguments)
     if options.overwrite:
         shutil.rmtree(options.out / "latent-actions", ignore_errors=True)
-    phases = load_phases(options.demonstrations, min_length=options.min_phase)
-    corpus = prepare_latents(options)
+    videos, phases = prepare_recording(options)
+    corpus = prepare_latents(options, videos)
     data = load_study_data(corpus, phases)
     model = prepare_hilam(options, corpus)
     results = [

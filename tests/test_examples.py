@@ -14,11 +14,12 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from hilam_hf.data import DemonstrationWriter, write_video
+from hilam_hf.data import DemonstrationWriter, LiberoHdf5Writer, scan_videos, write_video
 from hilam_hf.models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.video import VideoReader
 from tests.helpers import ROOT
+from tests.robot_recordings import demonstration
 
 SIZE = 32
 
@@ -90,8 +91,24 @@ def test_segmentation_study_writes_its_results_and_reuses_its_latents(
 
 def test_segmentation_study_needs_recordings(tmp_path: Path) -> None:
     study = load("segmentation_study")
-    with pytest.raises(FileNotFoundError, match="there are no demonstrations"):
+    with pytest.raises(FileNotFoundError, match="there are no robot demonstrations"):
         study.main(["--demonstrations", str(tmp_path), "--out", str(tmp_path / "out")])
+
+
+def test_segmentation_study_takes_liberos_recordings(tmp_path: Path) -> None:
+    study = load("segmentation_study")
+    with LiberoHdf5Writer(tmp_path / "recording") as writer:
+        writer.add(demonstration(6, seed=3))
+    out = tmp_path / "out"
+    options = study.parse_arguments(
+        ["--demonstrations", str(tmp_path / "recording"), "--out", str(out), "--min-phase", "1"]
+    )
+    videos, phases = study.prepare_recording(options)
+    (episode,) = scan_videos(videos, progress=False).episodes
+    assert phases == {episode.id: ["approach"] * 4 + ["grasp"] * 2} and episode.num_frames == 6
+    written = Path(episode.path).stat().st_mtime_ns
+    assert study.prepare_recording(options)[0] == videos
+    assert Path(episode.path).stat().st_mtime_ns == written
 
 
 @pytest.fixture(scope="module")
