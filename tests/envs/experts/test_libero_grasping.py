@@ -104,7 +104,9 @@ def test_a_neighbour_is_avoided():
     beside = _at(box_surface([0.02, 0.15, 0.05], 0.005), 0.16, -0.2, TABLE + 0.05)
     ring = _ring(0.05, 0.06)
     wall = _at(box_surface([0.02, 0.15, 0.1], 0.005), 0.09, 0.0, TABLE + 0.1)
-    assert all(grasp.hits > 0 for grasp in search_grasps(BOX, beside, GraspStyle(depth=0.024)))
+    across = GraspStyle(depth=0.024, yaws=(0.0,))
+    assert all(grasp.hits == 0 for grasp in search_grasps(BOX, NOTHING, across))
+    assert all(grasp.hits > 0 for grasp in search_grasps(BOX, beside, across))
     best = search_grasps(ring, wall, GraspStyle(depth=0.026, widest=0.03, radial=0.93))[0]
     assert best.hits == 0
     assert best.position[0] < 0.0

@@ -14,7 +14,8 @@ _DRAWER_TRAVEL = -0.152
 """Joint position at which to stop pulling a drawer, a little beyond open."""
 _TOP_DRAWER_PITCH, _LOWER_DRAWER_PITCH = math.radians(30.0), math.radians(6.0)
 """How steeply the hand comes down to a drawer's handle; over lower ones other handles leave less room."""
-_PUSHER_PITCH = math.radians(40.0)
+_PUSHER_PITCHES = tuple(math.radians(angle) for angle in (40.0, 50.0, 60.0))
+"""How steeply the hand may come down to push a drawer; the flatter, the less is in its way at the cabinet."""
 _KNOB_HEIGHT = 0.040
 """Height of the grip site over the knob's body at which the finger tips are beside its blade."""
 _KNOB_TURN = 1.0
@@ -65,9 +66,7 @@ def open_drawer(arm: Arm, region: str) -> Plan:
 def close_drawer(arm: Arm, region: str) -> Plan:
     """Push a drawer shut with the closed fingers across its handle; returns whether it is closed."""
     outward, handle = drawer_outward(arm, region), drawer_handle(arm, region)
-    approach = -math.cos(_PUSHER_PITCH) * outward - math.sin(_PUSHER_PITCH) * UP
-    across = np.cross(outward, UP)
-    rotation = arm.nearest(grip_rotation(approach, across), grip_rotation(approach, -across))
+    rotation = _pusher_rotation(arm, region)
     arm.gripper = CLOSED
     above = handle + 0.12 * outward
     above[2] = max(arm.scene.hand_position[2], handle[2] + 0.20)
@@ -82,6 +81,18 @@ def close_drawer(arm: Arm, region: str) -> Plan:
         yield arm.action_to(_pusher(arm, region, 0.03), rotation), "push"
     yield from arm.shift(0.08 * outward, "retract", rotation=rotation)
     return arm.scene.holds(goal)
+
+
+def _pusher_rotation(arm: Arm, region: str) -> Vector:
+    """The rotation of the hand for pushing a drawer: flat, steeper if something is behind the hand."""
+    outward, cabinet = drawer_outward(arm, region), str(arm.scene.parent(region))
+    start, across = drawer_handle(arm, region) + 0.07 * outward, np.cross(outward, UP)
+    for pitch in _PUSHER_PITCHES:
+        approach = -math.cos(pitch) * outward - math.sin(pitch) * UP
+        rotation = arm.nearest(grip_rotation(approach, across), grip_rotation(approach, -across))
+        if not arm.blocked(start, rotation, [cabinet]):
+            break
+    return rotation
 
 
 def _pusher(arm: Arm, region: str, ahead: float) -> Vector:
