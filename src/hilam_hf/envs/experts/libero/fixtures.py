@@ -41,12 +41,13 @@ def drawer_handle(arm: Arm, region: str) -> Vector:
 
 
 def open_drawer(arm: Arm, region: str) -> Plan:
-    """Pinch a drawer's handle from above and below, pull it open, and leave upwards; returns whether it is open."""
+    """Pinch a drawer's handle from above and below, pull it open and leave it; returns whether it is open."""
     scene, joint = arm.scene, arm.scene.joint(region)
     outward, handle = drawer_outward(arm, region), drawer_handle(arm, region)
     pitch = _TOP_DRAWER_PITCH if "_top_" in region else _LOWER_DRAWER_PITCH
     approach = -math.cos(pitch) * outward - math.sin(pitch) * UP
     rotation = arm.nearest(grip_rotation(approach, UP), grip_rotation(approach, -UP))
+    arm.gripper = OPEN
     yield from arm.move(handle - 0.16 * approach + 0.06 * UP, rotation, "approach", tolerance=0.03, angle=0.3, steps=90)
     yield from arm.move(handle - 0.055 * approach, rotation, "approach", angle=0.08, steps=60)
     arm.gripper = CLOSED

@@ -20,7 +20,7 @@ _ORDER = {"turnon": 0, "open": 1, "on": 2, "in": 2, "close": 3}
 _ROUNDS, _ATTEMPTS = 2, 3
 _HOLLOW = ("bowl", "mug", "plate", "ramekin")
 _MOKA_STYLE = GraspStyle(
-    depth=0.03, yaws=tuple(math.radians(angle) for angle in (0, 15, 165, 30, 150)), widest=0.04, variety=0.0
+    depth=0.03, yaws=tuple(math.radians(angle) for angle in range(-30, 31, 5)), widest=0.04, thinness=15.0, variety=0.0
 )
 _BASKETS = ("basket", "wooden_tray")
 _CABINETS = ("wooden_cabinet", "white_cabinet")
@@ -160,7 +160,7 @@ def _on_object(arm: Arm, target: str) -> Spot:
 def _on_region(arm: Arm, goal: Goal, kind: str) -> Spot:
     """A region of the table, the stove or the top of a fixture; two objects share it side by side."""
     region = arm.scene.region(goal[2])
-    spot = Spot(region.position[:2] + _aside(arm.scene, goal, 0.044), region.position[2] + 0.003, drop=0.004)
+    spot = Spot(region.position[:2] + _aside(arm.scene, goal, 0.044, 0.058), region.position[2] + 0.003, drop=0.004)
     if kind == "table":
         return replace(spot, support=region.position[2] - region.half_size[2] + 0.002)
     return replace(spot, support=region.position[2] + 0.0265) if kind == "flat_stove" else spot
@@ -168,15 +168,27 @@ def _on_region(arm: Arm, goal: Goal, kind: str) -> Spot:
 
 def _in_basket(arm: Arm, goal: Goal) -> Spot:
     """The bottom of a basket; two objects stand side by side."""
-    position = arm.scene.region(goal[2]).position[:2] + _aside(arm.scene, goal, 0.033)
+    position = arm.scene.region(goal[2]).position[:2] + _aside(arm.scene, goal, 0.033, 0.033)
     # An object that stands when the fingers open does not stick to one of them.
     bottom = arm.scene.height_under(position, str(arm.scene.parent(goal[2])))
     return Spot(position, bottom, drop=0.002, tolerance=0.006, retreat=0.12)
 
 
-def _aside(scene: Scene, goal: Goal, distance: float) -> Vector:
-    """(2,) displacement from a region's middle along x, when several objects shall be in it."""
-    sharing = [other for other in scene.goals if other[-1] == goal[-1]]
-    if len(sharing) < 2:
+def _aside(scene: Scene, goal: Goal, distance: float, farthest: float) -> Vector:
+    """(2,) displacement from a region's middle along x, when two objects shall be in it.
+
+    Args:
+        scene: The scene.
+        goal: One of the objects' goal.
+        distance: How far from the middle each shall be.
+        farthest: How far it may be when the other one stands nearer to the middle than it should.
+    """
+    others = [other for other in scene.goals if other[-1] == goal[-1] and other != goal]
+    if not others:
         return np.zeros(2)
-    return np.array([-distance if sharing[0] == goal else distance, 0.0])
+    side = -1.0 if scene.goals.index(goal) < scene.goals.index(others[0]) else 1.0
+    away = distance
+    if scene.holds(others[0]):
+        there = scene.position(others[0][1])[0] - scene.region(goal[-1]).position[0]
+        away = min(farthest, max(distance, 2.1 * distance + side * there))
+    return np.array([side * away, 0.0])
