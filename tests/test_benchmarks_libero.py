@@ -1,0 +1,58 @@
+"""The LIBERO benchmark's parts: what is played, looked at and counted."""
+
+from __future__ import annotations
+
+import importlib
+import sys
+from types import ModuleType
+
+import numpy as np
+import pytest
+
+from tests.helpers import ROOT
+
+pytestmark = pytest.mark.sim
+
+
+@pytest.fixture(scope="module")
+def contenders() -> ModuleType:
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        return importlib.import_module("_libero_contenders")
+    finally:
+        sys.path.remove(str(ROOT / "benchmarks"))
+
+
+def test_replay_plays_each_rows_episode_and_looks_every_few_steps(contenders: ModuleType) -> None:
+    episodes = {"a/0 3": [[1.0] * 7, [2.0] * 7, [3.0] * 7], "a/0 5": [[9.0] * 7]}
+    policy = contenders.Replay(episodes, seed=10, chunk_length=2)
+    observation = {"task_name": ["a/0", "a/0"], "episode_seed": np.array([13, 15])}
+    policy.reset([0, 1])
+    first = policy.select_action(observation)
+    assert first[:, 0].tolist() == [1.0, 9.0] and policy.reads_next() == [False, False]
+    second = policy.select_action(observation, active=[0])
+    assert second[:, 0].tolist() == [2.0, 0.0] and policy.reads_next() == [True, False]
+    policy.reset([0])
+    assert policy.select_action(observation, active=[0, 1])[:, 0].tolist() == [1.0, 9.0]
+
+
+class Vector:
+    """Environments of which each is done at a step of its own."""
+
+    def __init__(self, done_at: list[int]) -> None:
+        self.done_at, self.played = done_at, []
+
+    def step(self, actions: np.ndarray, id: list[int]) -> tuple[None, None, np.ndarray, None]:
+        self.played.append(actions[:, 0].tolist())
+        return None, None, np.array([len(self.played) == step for step in self.done_at]), None
+
+
+def test_a_wave_goes_on_until_all_are_done_and_counts_steps_before(contenders: ModuleType) -> None:
+    actions = {"a/0 0": [[1.0]] * 3, "a/0 1": [[2.0]] * 5}
+    successes: dict[str, bool] = {}
+    vector = Vector([2, 4])
+    assert contenders._play_wave(vector, "a/0", [0, 1], actions, successes) == 2 + 4
+    assert successes == {"a/0 0": True, "a/0 1": True} and len(vector.played) == 4
+    vector = Vector([2, 99])
+    assert contenders._play_wave(vector, "a/0", [0, 1], actions, successes) == 2 + 5
+    assert successes == {"a/0 0": True, "a/0 1": False}
