@@ -9,10 +9,12 @@ import pytest
 import torch
 
 from hilam_hf import HiLAMModel, cli
+from hilam_hf.cli.simulation import parse_numbers
 from hilam_hf.data import CorpusInfo, load_corpus
 from tests.models.test_uniskill import tiny_fdm, tiny_idm
 from tests.numbered_videos import MakeVideo
 
+EVAL_LIBERO = ["eval", "--policy", "random"]
 COMMANDS = ["demo", "doctor", "record", "extract", "lam-report", "skills", "view", "eval"]
 STAGES = ["lam", "hilam", "policy", "finetune"]
 
@@ -96,6 +98,18 @@ def test_codes_from_videos_to_skills(tmp_path: Path, make_video: MakeVideo, caps
         (["train", "hilam", "{videos}", "--out", "{out}"], "card"),
         (["eval", "--policy", "random", "--tasks", "drawer-opne", "--out", "{out}"], "drawer-open"),
         (["eval", "--policy", "{idm}", "--out", "{out}"], "kind 'uniskill_idm', but HierarchicalPolicy"),
+        ([*EVAL_LIBERO, "--suite", "kitchen", "--out", "{out}"], "unknown LIBERO suite 'kitchen'; there are"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--tasks", "12", "--out", "{out}"], "tasks are numbered 0 to 9, got 12"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--tasks", "a", "--out", "{out}"], "given by their numbers, got a"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--init-states", "0-x", "--out", "{out}"], "--init-states: got '0-x'"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--init-states", "50", "--out", "{out}"], "initial states 0 to 49, got 50"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--protocol", "octo", "--out", "{out}"], "unknown protocol 'octo'"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--assets", "{empty}", "--out", "{out}"], "wall.xml missing; give a folder"),
+        ([*EVAL_LIBERO], "needs --policy and --out"),
+        (["eval", "--compare", "{missing}", "{empty}"], "no such file; expected the results of `hilam eval --out`"),
+        (["eval", "--compare", "{missing}", "{empty}", "--out", "{out}"], "leave out --policy and --out"),
+        (["record", "--suite", "goal", "--format", "zarr", "--out", "{out}"], "formats: got ['zarr']"),
+        (["record", "--protocol", "openvla", "--out", "{out}"], "give a --suite"),
         (["demo", "--tasks", "no-such-task", "--out", "{out}"], "no-such-task"),
         (["demo", "--videos", "{missing}", "--out", "{out}"], "there is no such folder"),
         (["demo", "--smallest", "--out", "{videos}"], "is not empty and holds no demo"),
@@ -118,6 +132,13 @@ def test_a_mistake_ends_in_one_line_and_a_non_zero_code(
     errors = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(errors) == 1
     assert message in errors[0]
+
+
+def test_numbers_and_ranges() -> None:
+    assert parse_numbers("0-3, 7,9-9", "--tasks") == [0, 1, 2, 3, 7, 9]
+    for text in ("", "-1", "3-", "a"):
+        with pytest.raises(ValueError, match="--tasks: got"):
+            parse_numbers(text, "--tasks")
 
 
 def test_debugging_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

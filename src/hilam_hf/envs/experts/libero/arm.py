@@ -27,7 +27,7 @@ UP = np.array([0.0, 0.0, 1.0])
 
 _STROKE_STEPS = 9
 """Steps that the gripper needs from wide open to its full force; objects slip from a hand that leaves earlier."""
-_REACH, _SAFE_REACH = 0.69, 0.66
+_REACH, _SAFE_REACH = 0.70, 0.66
 """Distances in metres between shoulder and wrist: the elbow is nearly straight, and still well bent."""
 _WRIST_HEIGHT, _WRIST_SETBACK = 0.21, 0.088
 """Where the wrist is from the grip site: back along the approach, and towards the base."""

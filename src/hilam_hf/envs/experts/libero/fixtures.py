@@ -135,10 +135,15 @@ def close_microwave(arm: Arm, microwave: str) -> Plan:
         outside = np.array([math.sin(angle), -math.cos(angle), 0.0])
         return hinge + _DOOR_RADIUS * radial + away * outside + 0.02 * UP
 
-    start = beside_door(scene.joint_value(joint), 0.08)
+    def start() -> Vector:
+        return beside_door(scene.joint_value(joint), 0.08)
+
     here = scene.hand_position
     yield from arm.move(np.array([*here[:2], height]), rotation, "clear", tolerance=0.03, angle=9.0, steps=40)
-    yield from arm.move(np.array([*start[:2], height]), rotation, "approach", tolerance=0.02, angle=0.3, steps=60)
+    # The hand may have moved the door on its way: its place beside it follows.
+    yield from arm.move(
+        lambda: np.array([*start()[:2], height]), rotation, "approach", tolerance=0.02, angle=0.3, steps=60
+    )
     yield from arm.move(start, rotation, "descend", tolerance=0.015, angle=0.2, steps=40)
     for _ in range(arm.patience(120)):
         if scene.holds(goal):
@@ -147,5 +152,6 @@ def close_microwave(arm: Arm, microwave: str) -> Plan:
         yield arm.action_to(beside_door(angle, 0.03), rotation, 0.8), "push"
     for _ in range(6):
         yield arm.action_to(beside_door(0.05, 0.03), rotation, 0.5), "push"
-    yield from arm.shift(np.array([0.0, -0.08, 0.0]), "retract", rotation=rotation)
+    # Going back the hand would draw the door along.
+    yield from arm.shift(0.08 * UP, "retract", rotation=rotation)
     return scene.holds(goal)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -105,52 +105,60 @@ def search_grasps(
     low, high = cloud.min(axis=0), cloud.max(axis=0)
     middle = (low + high) / 2.0
     near = (np.abs(obstacles[:, :2] - middle[:2]) < 0.25).all(axis=1) & (obstacles[:, 2] > low[2] - 0.02)
-    around = thin(obstacles[near], 0.007)
-    grasps = [
-        replace(grasp, middle=middle)
-        for yaw in style.yaws
-        for grasp in _grasps_at(cloud, around, middle, float(low[2]), yaw, style, reachable)
-    ]
+    surroundings = _Surroundings(thin(obstacles[near], 0.007), reachable)
+    grasps = [grasp for yaw in style.yaws for grasp in _grasps_at(cloud, middle, yaw, style, surroundings)]
     return sorted(grasps, key=lambda grasp: -grasp.score)
 
 
+@dataclass(frozen=True)
+class _Surroundings:
+    """What limits the hand besides the object: points (N, 3) of other things, and the arm's reach."""
+
+    obstacles: Points
+    reachable: Reachable | None
+
+    def hits(self, positions: Points, rotation: NDArray[np.float64]) -> NDArray[np.int_]:
+        """Points (C,) that the hand would touch, at the grasp or on its way there; 100 more out of reach."""
+        hits = HandVolume(margin=0.003).count_hits(self.obstacles, positions, rotation)
+        for distance in _FREE_ASCENT:
+            hits += HandVolume(margin=0.001).count_hits(self.obstacles, positions - distance * rotation[:, 2], rotation)
+        if self.reachable is not None:
+            raised = positions - _FREE_ASCENT[0] * rotation[:, 2]
+            hits += np.where(self.reachable(positions, rotation) & self.reachable(raised, rotation), 0, 100)
+        return hits
+
+    def close(self, positions: Points, rotation: NDArray[np.float64]) -> NDArray[np.int_]:
+        """Points (C,) that the hand would come near to."""
+        return HandVolume(margin=0.014).count_hits(self.obstacles, positions, rotation)
+
+
 def _grasps_at(
-    cloud: Points,
-    obstacles: Points,
-    middle: NDArray[np.float64],
-    floor: float,
-    yaw: float,
-    style: GraspStyle,
-    reachable: Reachable | None,
+    cloud: Points, middle: NDArray[np.float64], yaw: float, style: GraspStyle, surroundings: _Surroundings
 ) -> list[Grasp]:
     """The grasps of one closing direction."""
     rotation = downward(yaw) @ _about_x(style.lean)
-    positions, widths, depths = _fits(cloud, rotation, floor, style)
-    if style.radial > 0.0 and len(positions):
-        ray = positions[:, :2] - middle[:2]
-        radial = np.abs(ray @ [math.cos(yaw), math.sin(yaw)]) >= style.radial * np.linalg.norm(ray, axis=1)
-        positions, widths, depths = positions[radial], widths[radial], depths[radial]
-    if len(positions):
-        free = HandVolume(margin=0.001).count_hits(cloud, positions, rotation) <= 1
-        positions, widths, depths = positions[free], widths[free], depths[free]
-    if len(positions) == 0:
+    positions, widths, depths = _fits(cloud, rotation, float(cloud[:, 2].min()), style)
+    ray = positions[:, :2] - middle[:2]
+    away = np.linalg.norm(ray, axis=1)
+    possible = np.abs(ray @ [math.cos(yaw), math.sin(yaw)]) >= style.radial * away
+    possible &= HandVolume(margin=0.001).count_hits(cloud, positions, rotation) <= 1
+    if not possible.any():
         return []
-    hits, close = _obstruction(obstacles, positions, rotation)
-    if reachable is not None:
-        raised = positions - _FREE_ASCENT[0] * rotation[:, 2]
-        hits += np.where(reachable(positions, rotation) & reachable(raised, rotation), 0, 100)
+    positions, widths = positions[possible], widths[possible]
+    hits = surroundings.hits(positions, rotation)
+    close = surroundings.close(positions, rotation)
     aside = abs(math.remainder(yaw - math.pi / 2.0, math.pi)) / (math.pi / 2.0)
     score = (
         -0.3 * np.minimum(hits, 300)
         - 0.25 * np.minimum(close, 20) / 20.0
-        - style.centring * np.linalg.norm(positions[:, :2] - middle[:2], axis=1)
+        - style.centring * away[possible]
         - 0.06 * aside
         - style.thinness * widths
-        + 10.0 * np.minimum(0.03, depths)
+        + 10.0 * np.minimum(0.03, depths[possible])
     )
     return [
-        Grasp(positions[index], rotation, float(widths[index]), int(hits[index]), float(score[index]))
-        for index in range(len(positions))
+        Grasp(position, rotation, float(widths[index]), int(hits[index]), float(score[index]), middle)
+        for index, position in enumerate(positions)
     ]
 
 
@@ -203,16 +211,6 @@ def _deepest(
     below = _TIP * abs(rotation[2, 2]) + 0.067 * abs(rotation[2, 0]) + _FINGER_HALF_WIDTH * abs(rotation[2, 1])
     height = floor + below + 0.001 - rotation[2, 0] * x - rotation[2, 1] * y
     return height / rotation[2, 2]
-
-
-def _obstruction(
-    obstacles: Points, positions: Points, rotation: NDArray[np.float64]
-) -> tuple[NDArray[np.int_], NDArray[np.int_]]:
-    """Points that the hand would touch, at the grasp or above it, and those that it would come near; (C,) each."""
-    hits = HandVolume(margin=0.003).count_hits(obstacles, positions, rotation)
-    for height in _FREE_ASCENT:
-        hits += HandVolume(margin=0.001).count_hits(obstacles, positions - height * rotation[:, 2], rotation)
-    return hits, HandVolume(margin=0.014).count_hits(obstacles, positions, rotation)
 
 
 def _about_x(angle: float) -> NDArray[np.float64]:

@@ -120,8 +120,12 @@ def _pinch_side(arm: Arm, mug: str, rotation: Vector) -> Plan:
         top = points[:, 2].max()
         side = points[(np.abs(points[:, 1] - origin[1]) < 0.012) & (points[:, 2] > top - 0.03)]
         side = side[side[:, 0] > origin[0], 0]
-        rim = np.array([(side.min() + side.max()) / 2.0, origin[1], top - 0.018])
+        if len(side) == 0:
+            return False
+        rim = np.array([(side.min() + side.max()) / 2.0, origin[1], top - 0.022])
         yield from arm.move(rim - 0.10 * approach, rotation, "approach", tolerance=0.012, angle=0.1)
+        # At the edge of its reach the hand drifts outwards while it is fast.
+        yield from arm.move(rim - 0.05 * approach, rotation, "descend", tolerance=0.006, steps=30, limit=0.6)
         yield from arm.move(rim, rotation, "descend", tolerance=0.005, steps=30, limit=0.6)
         yield from arm.close(rotation=rotation, at=rim)
         up = scene.hand_position + 0.09 * UP
