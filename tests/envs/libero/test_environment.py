@@ -1,5 +1,7 @@
 """LIBERO's tasks as environments: what is seen and felt, how episodes start and end, bad input."""
 
+import weakref
+
 import gymnasium
 import numpy as np
 import pytest
@@ -145,10 +147,14 @@ def test_host_replaces_the_environment_and_quotes_versions(libero_assets):
     host = LiberoHost(protocol=SMALL, render=False, assets=str(libero_assets), extras=("expert_action",))
     with pytest.raises(RuntimeError, match="before reset"):
         host.step(STILL, False)
+    kept = []
     for task in ("libero_object/2", "libero_object/2", "libero_object/3"):
         observation, info = host.reset(EpisodeSpec(task, 0, 7, 0), False)
         assert info["task"] == task
         assert observation["expert_action"].shape == (7,)
+        kept.append(weakref.ref(host._environment.simulator.environment))
+    # One environment for a task, and none left of the task before.
+    assert kept[0]() is None and kept[2]() is not None
     observation, *_ = host.step(observation["expert_action"], False)
     assert np.isfinite(observation["expert_action"]).all()
     record = host.provenance()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Sequence
 from importlib import metadata
 from typing import Any
@@ -114,6 +115,8 @@ class LiberoHost:
         if self._environment is not None:
             self._environment.close()
             self._environment = self._expert = None
+            # LIBERO's objects refer to each other in circles, and hold large models that Python does not count.
+            gc.collect()
 
     def _with_expert(self, observation: dict[str, Any]) -> dict[str, Any]:
         if self._expert is not None:

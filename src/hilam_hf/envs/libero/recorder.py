@@ -11,6 +11,7 @@ Legend: T frames, H and W a picture's size.
 
 from __future__ import annotations
 
+import gc
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
@@ -254,6 +255,8 @@ class LiberoDemonstrator:
         if self._environment is not None:
             self._environment.close()
             self._environment = None
+            # As in `LiberoHost`: large models in circles of references.
+            gc.collect()
 
     def _environment_of(self, task: str) -> LiberoEnv:
         if self._environment is None or self._environment.task.id != task:
