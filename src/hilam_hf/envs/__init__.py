@@ -1,4 +1,4 @@
-"""Robot environments as gymnasium environments, with scripted experts and recorders.
+"""Robot environments as gymnasium environments, with scripted experts, recorders and evaluation protocols.
 
 Names are imported when they are used: a worker process loads no more than its environment needs.
 """
@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from .experts import ScriptedExpert
     from .metaworld import CAMERAS, MetaWorldEnv, make_env
     from .metaworld_tasks import INSTRUCTIONS, instruction, normalize_task
+    from .protocols import PROTOCOLS, Protocol, get_protocol
     from .recorder import record_demonstrations
     from .recording import RecordingSummary
     from .rendering import RenderQuality, configure_rendering, renderer_provenance
@@ -21,11 +22,14 @@ _MODULES = {
     "CAMERAS": "metaworld",
     "INSTRUCTIONS": "metaworld_tasks",
     "MetaWorldEnv": "metaworld",
+    "PROTOCOLS": "protocols",
+    "Protocol": "protocols",
     "RecordingSummary": "recording",
     "RenderQuality": "rendering",
     "ScriptedExpert": "experts",
     "WorkerError": "workers",
     "configure_rendering": "rendering",
+    "get_protocol": "protocols",
     "instruction": "metaworld_tasks",
     "make_env": "metaworld",
     "normalize_task": "metaworld_tasks",
@@ -36,12 +40,15 @@ _MODULES = {
 __all__ = [
     "CAMERAS",
     "INSTRUCTIONS",
+    "PROTOCOLS",
     "MetaWorldEnv",
+    "Protocol",
     "RecordingSummary",
     "RenderQuality",
     "ScriptedExpert",
     "WorkerError",
     "configure_rendering",
+    "get_protocol",
     "instruction",
     "make_env",
     "normalize_task",
