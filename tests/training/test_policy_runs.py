@@ -115,6 +115,12 @@ def test_missing_demonstrations_are_named(policies: Path, tmp_path: Path) -> Non
         finetune_on_demonstrations(str(policies / "front"), tmp_path, OPTIONS, output_dir=tmp_path / "out")
 
 
+def test_a_folder_that_is_not_there_is_named(policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(FileNotFoundError, match="demos/goal: there is no such folder, and no such dataset"):
+        finetune_on_demonstrations(str(policies / "front"), "demos/goal", OPTIONS, output_dir=tmp_path / "out")
+
+
 @pytest.mark.sim
 def test_the_example_takes_a_suites_tasks_and_a_protocols_choices(
     policies: Path, recording: Path, tmp_path: Path

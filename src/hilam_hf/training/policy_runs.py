@@ -125,8 +125,15 @@ def _local_folder(demonstrations: str | Path) -> Path:
     if folder.exists() or str(demonstrations).count("/") != 1:
         return folder
     from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
 
-    return Path(snapshot_download(str(demonstrations), repo_type="dataset"))
+    try:
+        return Path(snapshot_download(str(demonstrations), repo_type="dataset"))
+    except (HfHubHTTPError, OSError) as error:
+        raise FileNotFoundError(
+            f"{demonstrations}: there is no such folder, and no such dataset can be had from the Hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error
 
 
 def _shows_progress() -> bool:
