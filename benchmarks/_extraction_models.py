@@ -16,10 +16,11 @@ from transformers import (
     DPTImageProcessorPil,
 )
 
-from hilam_hf import UniSkillIDM, UniSkillIDMConfig
-from hilam_hf.data import write_video
-from hilam_hf.models.dynamics import InverseDynamicsModel
 from hilam_hf.models.feature_difference import FeatureDifferenceConfig, FeatureDifferenceIDM
+from hilam_hf.models.latent_actions.dynamics import InverseDynamicsModel
+from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
+from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
+from hilam_hf.video.video_file import write_video
 
 Builder = Callable[[Path, bool], InverseDynamicsModel]
 """Makes a model whose frozen network, if it has one, is put in a folder; True: everything tiny."""

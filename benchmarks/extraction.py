@@ -25,13 +25,14 @@ from _extraction_models import BUILDERS, drifting_frames, write_clips
 from _measure import Claim, Task, Timing, high_water_bytes, interleave, machine, table
 from transformers.utils import logging
 
-from hilam_hf.data import scan_videos, write_video
+from hilam_hf.data import scan_videos
+from hilam_hf.data.corpora.extraction import encode_episodes
+from hilam_hf.data.corpora.frame_batches import EpisodeFrames
 from hilam_hf.data.episodes import Episode, RejectedVideo, resolve_stride
-from hilam_hf.data.extraction import encode_episodes
-from hilam_hf.data.frame_batches import EpisodeFrames
-from hilam_hf.models.batch_size import resolve_batch_size
-from hilam_hf.models.dynamics import InverseDynamicsModel
+from hilam_hf.models.latent_actions.batch_size import resolve_batch_size
+from hilam_hf.models.latent_actions.dynamics import InverseDynamicsModel
 from hilam_hf.video import VideoReader
+from hilam_hf.video.video_file import write_video
 
 SPEED_AIM, HIDDEN_AIM = 1.9, 0.8
 # Memory that does not grow, but for noise.

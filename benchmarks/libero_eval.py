@@ -25,8 +25,8 @@ import numpy as np
 from _libero_contenders import CONTENDERS
 from _measure import Claim, table
 
-from hilam_hf.envs.experts.libero import LiberoExpert
 from hilam_hf.envs.libero import LiberoEnv
+from hilam_hf.envs.libero.expert.expert import LiberoExpert
 from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
 from hilam_hf.envs.rendering import renderer_provenance
 from hilam_hf.envs.workers import Worker

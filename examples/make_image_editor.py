@@ -24,7 +24,7 @@ from torch.utils.data import Dataset
 from transformers.utils import ModelOutput
 
 from hilam_hf.data.episodes import scan_videos
-from hilam_hf.data.frames import FramePairDataset
+from hilam_hf.data.samples.frame_pairs import FramePairDataset
 from hilam_hf.models.uniskill import UniSkillFDMConfig
 from hilam_hf.training import TrainingConfig, load_config, train
 

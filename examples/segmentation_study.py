@@ -25,14 +25,16 @@ from datasets import Dataset, Features
 from rich.console import Console
 from rich.table import Table
 
-from hilam_hf.data.corpora import CorpusInfo, load_corpus
-from hilam_hf.data.demonstrations import VIDEOS
+from hilam_hf.data.corpora.corpus import load_corpus
+from hilam_hf.data.corpora.extraction import extract_latent_actions
+from hilam_hf.data.corpora.info import CorpusInfo
+from hilam_hf.data.demonstrations.loader import load_robot_demonstrations, robot_phases, write_videos
+from hilam_hf.data.demonstrations.phases import load_phases
+from hilam_hf.data.demonstrations.video_recording import VIDEOS
 from hilam_hf.data.episodes import METADATA_FILE, Episode, scan_videos, split_episodes
-from hilam_hf.data.extraction import extract_latent_actions
-from hilam_hf.data.frames import FramePairDataset
-from hilam_hf.data.phases import load_phases
-from hilam_hf.data.robot_demonstrations import load_robot_demonstrations, robot_phases, write_videos
-from hilam_hf.evaluation.segmentation_study import (
+from hilam_hf.data.samples.frame_pairs import FramePairDataset
+from hilam_hf.evaluation.segmentation.figures import plot_f1_bars, plot_segmentations
+from hilam_hf.evaluation.segmentation.study import (
     MethodScores,
     StudyData,
     conclusion,
@@ -40,14 +42,15 @@ from hilam_hf.evaluation.segmentation_study import (
     score_baselines,
     score_hilam,
 )
-from hilam_hf.models.auto import AutoInverseDynamicsModel
 from hilam_hf.models.hilam import HiLAMModel
-from hilam_hf.models.uniskill import RegressionFDM, RegressionFDMConfig, UniSkillIDM, UniSkillIDMConfig
+from hilam_hf.models.latent_actions import RegressionFDMConfig
+from hilam_hf.models.latent_actions.auto import AutoInverseDynamicsModel
+from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
+from hilam_hf.models.uniskill import UniSkillIDM, UniSkillIDMConfig
 from hilam_hf.training import TrainingConfig, load_config
 from hilam_hf.training.hilam import new_hilam, train_hilam
-from hilam_hf.training.lam import train_lam
+from hilam_hf.training.lam.train import train_lam
 from hilam_hf.viz import save_figure
-from hilam_hf.viz.segmentation import plot_f1_bars, plot_segmentations
 
 HILAM_TRAINING = ("max_steps=300", "batch_size=16", "learning_rate=1e-3")
 LAM_TRAINING = ("max_steps=500", "batch_size=32", "learning_rate=1e-3")

@@ -18,8 +18,8 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from hilam_hf.training import TrainingConfig, load_config
-from hilam_hf.training.lam_models import DEFAULT_KIND, LATENT_ACTION_KINDS, parse_model_options
-from hilam_hf.training.lam_runs import DEFAULT_STRIDE_SECONDS, train_lam_on_videos
+from hilam_hf.training.lam.models import DEFAULT_KIND, LATENT_ACTION_KINDS, parse_model_options
+from hilam_hf.training.lam.runs import DEFAULT_STRIDE_SECONDS, train_lam_on_videos
 from hilam_hf.training.processes import process_state
 
 

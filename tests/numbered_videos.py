@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hilam_hf.data import write_video
+from hilam_hf.video.video_file import write_video
 
 MakeVideo = Callable[..., Path]
 

@@ -14,10 +14,11 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from hilam_hf.data import DemonstrationWriter, LiberoHdf5Writer, scan_videos, write_video
-from hilam_hf.models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
+from hilam_hf.data import DemonstrationWriter, LiberoHdf5Writer, scan_videos
+from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.video import VideoReader
+from hilam_hf.video.video_file import write_video
 from tests.helpers import ROOT
 from tests.robot_recordings import demonstration
 

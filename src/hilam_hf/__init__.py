@@ -12,29 +12,27 @@ from ._auto_registration import register_with_libraries
 
 # For type checkers and editors, which do not see names that are imported when used.
 if TYPE_CHECKING:
-    from .models.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel, load_latent_action_model
     from .models.baku import BakuConfig, BakuPolicy
     from .models.feature_difference import FeatureDifferenceConfig, FeatureDifferenceIDM
     from .models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
     from .models.hilam import HiLAMConfig, HiLAMModel, SkillExtraction, SkillStream, StreamedStep
     from .models.hnet import HNetConfig, HNetModel
     from .models.lapa import LapaConfig, LapaModel
-    from .models.uniskill import (
+    from .models.latent_actions import (
+        AutoForwardDynamicsModel,
+        AutoInverseDynamicsModel,
+        LatentActionImageProcessorPil,
         RegressionFDM,
         RegressionFDMConfig,
-        UniSkillFDM,
-        UniSkillFDMConfig,
-        UniSkillIDM,
-        UniSkillIDMConfig,
-        UniSkillImageProcessorPil,
-        UniSkillPipeline,
+        load_latent_action_model,
     )
+    from .models.uniskill import UniSkillFDM, UniSkillFDMConfig, UniSkillIDM, UniSkillIDMConfig, UniSkillPipeline
 
 __version__ = version("hilam-hf")
 
 _MODULES = {
-    "AutoForwardDynamicsModel": "models.auto",
-    "AutoInverseDynamicsModel": "models.auto",
+    "AutoForwardDynamicsModel": "models.latent_actions",
+    "AutoInverseDynamicsModel": "models.latent_actions",
     "BakuConfig": "models.baku",
     "BakuPolicy": "models.baku",
     "FeatureDifferenceConfig": "models.feature_difference",
@@ -47,8 +45,8 @@ _MODULES = {
     "HierarchicalPolicyConfig": "models.hierarchical",
     "LapaConfig": "models.lapa",
     "LapaModel": "models.lapa",
-    "RegressionFDM": "models.uniskill",
-    "RegressionFDMConfig": "models.uniskill",
+    "RegressionFDM": "models.latent_actions",
+    "RegressionFDMConfig": "models.latent_actions",
     "SkillExtraction": "models.hilam",
     "SkillStream": "models.hilam",
     "StreamedStep": "models.hilam",
@@ -56,9 +54,9 @@ _MODULES = {
     "UniSkillFDMConfig": "models.uniskill",
     "UniSkillIDM": "models.uniskill",
     "UniSkillIDMConfig": "models.uniskill",
-    "UniSkillImageProcessorPil": "models.uniskill",
+    "LatentActionImageProcessorPil": "models.latent_actions",
     "UniSkillPipeline": "models.uniskill",
-    "load_latent_action_model": "models.auto",
+    "load_latent_action_model": "models.latent_actions",
 }
 
 __all__ = [
@@ -76,6 +74,7 @@ __all__ = [
     "HierarchicalPolicyConfig",
     "LapaConfig",
     "LapaModel",
+    "LatentActionImageProcessorPil",
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",
@@ -85,7 +84,6 @@ __all__ = [
     "UniSkillFDMConfig",
     "UniSkillIDM",
     "UniSkillIDMConfig",
-    "UniSkillImageProcessorPil",
     "UniSkillPipeline",
     "__version__",
     "load_latent_action_model",

@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from hilam_hf.data import FramePairDataset, VideoReader, scan_videos
+from hilam_hf.data import FramePairDataset, scan_videos
+from hilam_hf.video.video_file import VideoReader
 from tests.helpers import require_shared
 
 NAMES = ("bridge/bridge_0001.mp4", "bridge/bridge_0002.mp4", "droid/droid_0001.mp4")

@@ -125,7 +125,9 @@ def test_resident_memory_grows_with_what_is_held():
         assert 50e6 < worker.receive() < 90e6
 
 
-@pytest.mark.parametrize("module", ["hilam_hf.envs.host", "hilam_hf.envs.recorder", "hilam_hf.envs.libero.host"])
+@pytest.mark.parametrize(
+    "module", ["hilam_hf.envs.metaworld.host", "hilam_hf.envs.metaworld.recorder", "hilam_hf.envs.libero.host"]
+)
 def test_what_workers_import_leaves_torch_out(module):
     pytest.importorskip("gymnasium")
     code = f"import sys, {module}; print({{'torch', 'transformers', 'datasets'}} & set(sys.modules))"

@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from hilam_hf import HiLAMConfig, HiLAMModel
 from hilam_hf.evaluation.hilam import evaluate_hilam
+from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
+from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 
 
 def make_model() -> HiLAMModel:

@@ -10,7 +10,7 @@ import torch
 
 from hilam_hf.evaluation import lighting_warning
 from hilam_hf.evaluation.provenance import policy_record, weights_fingerprint
-from tests.evaluation.test_scheduler import baku_policy, run
+from tests.evaluation.rollouts.test_scheduler import baku_policy, run
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ class ModelTesterMixin:
             assert torch.isfinite(value).all() or not torch.isfinite(reference).all()
 
     def test_auto_class_builds_it(self) -> None:
-        importlib.import_module("hilam_hf.models.auto")
+        importlib.import_module("hilam_hf.models.registration")
         assert type(self.auto_class.from_config(self.make_config())) is self.model_class
 
 

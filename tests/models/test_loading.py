@@ -8,9 +8,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from hilam_hf import AutoInverseDynamicsModel, RegressionFDM, UniSkillIDM
-from hilam_hf.models.auto import load_latent_action_model
-from tests.models.test_uniskill import tiny_fdm, tiny_idm
+from hilam_hf.models.latent_actions.auto import AutoInverseDynamicsModel, load_latent_action_model
+from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
+from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
+from tests.models.uniskill.test_uniskill import tiny_fdm, tiny_idm
 
 
 def test_a_checkpoint_of_another_kind_is_refused(tmp_path: Path) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from hilam_hf import HiLAMConfig, HiLAMModel
 from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
+from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
+from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training.config import TrainingConfig
 from hilam_hf.training.hilam import LatentSequences, new_hilam, parse_model_options, train_hilam
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from hilam_hf import HiLAMConfig, HiLAMModel
 from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
+from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
+from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training import TrainingConfig
 from hilam_hf.training.hilam import HiLAMLoss, train_hilam
-from tests.models.test_uniskill import SIZE, tiny_fdm
+from tests.models.uniskill.test_uniskill import SIZE, tiny_fdm
 
 
 def make_corpus(folder: Path, count: int = 6) -> CorpusInfo:

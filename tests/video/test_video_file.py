@@ -10,8 +10,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from hilam_hf.data import VideoError, VideoReader, check_video, resize_frames, write_video
 from hilam_hf.video.containers import declared_size
+from hilam_hf.video.video_file import VideoError, VideoReader, check_video, resize_frames, write_video
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 CODECS = {".mp4": "h264", ".webm": "vp9", ".avi": "mpeg4", ".mov": "h264", ".mkv": "h264"}

@@ -42,7 +42,7 @@ def doctor() -> None:
 
     [bold]Example:[/bold] hilam doctor
     """
-    from ..doctor import print_report, run_checks
+    from .doctor import print_report, run_checks
 
     if not print_report(run_checks()):
         raise typer.Exit(1)
@@ -62,9 +62,9 @@ def extract(
 
     [bold]Example:[/bold] hilam extract videos --model hilam-demo/lam --stride 5 --out latent-actions
     """
+    from ..data.corpora.extraction import extract_latent_actions
     from ..data.episodes import scan_videos
-    from ..data.extraction import extract_latent_actions
-    from ..models.auto import load_latent_action_model
+    from ..models.latent_actions.auto import load_latent_action_model
 
     idm: Any = load_latent_action_model(model)[0]
     idm.to(choose_device(device))
@@ -129,8 +129,9 @@ def skills(
 
     [bold]Example:[/bold] hilam skills latent-actions --model hilam-demo/hilam/hilam --out latent-skills
     """
-    from ..data.corpora import CorpusInfo, load_corpus
-    from ..data.extraction import extract_skill_corpus
+    from ..data.corpora.corpus import load_corpus
+    from ..data.corpora.extraction import extract_skill_corpus
+    from ..data.corpora.info import CorpusInfo
     from ..models.hilam import HiLAMModel
 
     info = CorpusInfo.from_card(corpus)
@@ -151,6 +152,6 @@ def view(
 
     [bold]Example:[/bold] hilam view latent-skills --videos videos --out skills.html
     """
-    from ..demo.timelines import write_timelines_page
+    from ..evaluation.skills.timelines import write_timelines_page
 
     print(f"wrote {write_timelines_page(corpus, videos, out, max_episodes=episodes)}")

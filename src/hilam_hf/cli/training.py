@@ -38,8 +38,8 @@ def train_lam_command(
     [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
     """
     from ..training import TrainingConfig, load_config
-    from ..training.lam_models import parse_model_options
-    from ..training.lam_runs import train_lam_on_videos
+    from ..training.lam.models import parse_model_options
+    from ..training.lam.runs import train_lam_on_videos
 
     train_lam_on_videos(
         videos,
@@ -82,9 +82,10 @@ def train_hilam_command(
 
     [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
     """
-    from ..data.corpora import CorpusInfo, load_corpus
-    from ..data.frame_store import FrameStore, VideoSource
-    from ..models.auto import AutoForwardDynamicsModel, load_latent_action_model
+    from ..data.corpora.corpus import load_corpus
+    from ..data.corpora.info import CorpusInfo
+    from ..data.samples.frame_store import FrameStore, VideoSource
+    from ..models.latent_actions.auto import AutoForwardDynamicsModel, load_latent_action_model
     from ..training import TrainingConfig, load_config
     from ..training.hilam import new_hilam, parse_model_options, train_hilam
 
@@ -121,12 +122,13 @@ def train_policy_command(
 
     [bold]Example:[/bold] hilam train policy latent-skills --videos videos --out pretrained max_steps=2000
     """
-    from ..data.corpora import CorpusInfo, load_corpus
+    from ..data.corpora.corpus import load_corpus
+    from ..data.corpora.info import CorpusInfo
     from ..data.episodes import scan_videos
-    from ..data.policy_data import PolicyDataset
+    from ..data.samples.policy import PolicyDataset
     from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
     from ..training import TrainingConfig, load_config
-    from ..training.policy import pretrain_policy
+    from ..training.policy.train import pretrain_policy
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
@@ -179,8 +181,8 @@ def finetune_command(
     [bold]Example:[/bold] hilam train finetune pretrained/policy --demonstrations recordings --out finetuned method=lora
     """
     from ..training import load_config
-    from ..training.policy import FinetuningConfig
-    from ..training.policy_runs import finetune_on_demonstrations, parse_renames
+    from ..training.policy.runs import finetune_on_demonstrations, parse_renames
+    from ..training.policy.train import FinetuningConfig
 
     finetune_on_demonstrations(
         policy,

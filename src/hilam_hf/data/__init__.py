@@ -1,17 +1,8 @@
 """Videos and episodes in, corpora and training samples out."""
 
-from ..conventions import orient_frames
-from ..video import (
-    VIDEO_EXTENSIONS,
-    VideoError,
-    VideoInfo,
-    VideoReader,
-    check_video,
-    resize_frames,
-    write_video,
-)
-from .collate import collate_policy, collate_sequences
-from .corpora import (
+from ..libero_conventions import orient_frames
+from ..video import VIDEO_EXTENSIONS, VideoError, VideoInfo, VideoReader, check_video, resize_frames, write_video
+from .corpora.corpus import (
     CorpusStatistics,
     corpus_statistics,
     latent_actions_array,
@@ -22,26 +13,20 @@ from .corpora import (
     write_latent_action_corpus,
     write_skill_corpus,
 )
-from .corpus_info import CorpusInfo, dataset_card
-from .corpus_writer import CorpusWriter
-from .demonstrations import DemonstrationWriter, load_demonstrations
-from .episodes import (
-    Episode,
-    RejectedVideo,
-    VideoFolder,
-    resolve_stride,
-    scan_videos,
-    split_episodes,
-)
-from .frame_store import FrameStore, VideoSource
-from .frames import FramePairDataset, load_episode_frames, to_float
-from .lerobot import LeRobotWriter
-from .lerobot_reader import read_lerobot
-from .libero_hdf5 import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
-from .phases import latent_phases, load_phases, phase_boundaries, smooth_phases
-from .policy_data import PolicyDataset, PolicyEpisode
-from .robot_demonstrations import RobotDemonstrations, load_robot_demonstrations, robot_phases, write_videos
-from .robot_episodes import RobotDemonstration, RobotEpisode, episode_id
+from .corpora.info import CorpusInfo, dataset_card
+from .corpora.writer import CorpusWriter
+from .demonstrations.demonstration import RobotDemonstration, RobotEpisode, episode_id
+from .demonstrations.lerobot_reader import read_lerobot
+from .demonstrations.lerobot_writer import LeRobotWriter
+from .demonstrations.libero_hdf5 import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
+from .demonstrations.loader import RobotDemonstrations, load_robot_demonstrations, robot_phases, write_videos
+from .demonstrations.phases import latent_phases, load_phases, phase_boundaries, smooth_phases
+from .demonstrations.video_recording import DemonstrationWriter, load_demonstrations
+from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
+from .samples.collate import collate_policy, collate_sequences
+from .samples.frame_pairs import FramePairDataset, load_episode_frames, to_float
+from .samples.frame_store import FrameStore, VideoSource
+from .samples.policy import PolicyDataset, PolicyEpisode
 
 __all__ = [
     "VIDEO_EXTENSIONS",

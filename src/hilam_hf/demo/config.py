@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..training import TrainingConfig
-from ..training.policy import FinetuningConfig
+from ..training.policy.train import FinetuningConfig
 
 TASKS = ("drawer-open", "door-open", "button-press-topdown")
 

@@ -4,13 +4,14 @@ from typing import Any
 
 import torch
 
-from ..data.corpora import CorpusInfo, load_corpus
-from ..data.demonstrations import load_demonstrations
-from ..data.policy_data import PolicyDataset
+from ..data.corpora.corpus import load_corpus
+from ..data.corpora.info import CorpusInfo
+from ..data.demonstrations.video_recording import load_demonstrations
+from ..data.samples.policy import PolicyDataset
 from ..envs.protocols import get_protocol
 from ..evaluation import evaluate
 from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
-from ..training.policy import finetune_policy, pretrain_policy
+from ..training.policy.train import finetune_policy, pretrain_policy
 from ..viz import plot_training_curves, save_figure
 from .config import DemoConfig
 from .paths import DemoPaths

@@ -8,8 +8,9 @@ from typing import Any
 
 from ..evaluation.provenance import machine, package_versions
 from ..hub import Measurement, write_model_card
-from ..viz import plot_success_bars, write_report
+from ..viz import plot_success_bars
 from .config import DemoConfig
+from .page import write_report
 from .paths import DemoPaths
 from .policy_steps import WITH, WITHOUT
 

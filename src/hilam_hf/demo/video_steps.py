@@ -8,29 +8,27 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from ..data.corpora import CorpusInfo, latent_actions_array, load_corpus
-from ..data.demonstrations import load_demonstrations
+from ..data.corpora.corpus import latent_actions_array, load_corpus
+from ..data.corpora.extraction import extract_latent_actions, extract_skill_corpus
+from ..data.corpora.info import CorpusInfo
+from ..data.demonstrations.video_recording import load_demonstrations
 from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
-from ..data.extraction import extract_latent_actions, extract_skill_corpus
-from ..data.frames import FramePairDataset
+from ..data.samples.frame_pairs import FramePairDataset
 from ..envs import record_demonstrations
 from ..evaluation.hilam import evaluate_hilam
 from ..evaluation.lam import displacements, linear_probe, next_frame_errors
-from ..models.auto import AutoInverseDynamicsModel
+from ..evaluation.skills.timelines import draw_timeline
 from ..models.hilam import HiLAMModel
-from ..models.uniskill import (
-    RegressionFDM,
-    RegressionFDMConfig,
-    UniSkillIDM,
-    UniSkillIDMConfig,
-    UniSkillImageProcessorPil,
-)
+from ..models.latent_actions import RegressionFDMConfig
+from ..models.latent_actions.auto import AutoInverseDynamicsModel
+from ..models.latent_actions.modeling_regression_fdm import RegressionFDM
+from ..models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
+from ..models.uniskill import UniSkillIDM, UniSkillIDMConfig
 from ..training.hilam import new_hilam, train_hilam
-from ..training.lam import train_lam
+from ..training.lam.train import train_lam
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
 from .config import DemoConfig
 from .paths import DemoPaths
-from .timelines import draw_timeline
 
 EXAMPLES = 6
 
@@ -97,7 +95,7 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
         FramePairDataset(training, size, **config.stride_options),
         config.seeded(config.lam),
         output_dir=paths.lam,
-        processor=UniSkillImageProcessorPil(size={"height": size, "width": size}),
+        processor=LatentActionImageProcessorPil(size={"height": size, "width": size}),
     )
     save_figure(plot_training_curves({"loss": result.history["loss"]}), paths.figure("lam_training"))
     pairs = FramePairDataset(held_out, size, **config.stride_options, progress=False)

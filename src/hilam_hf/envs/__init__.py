@@ -9,31 +9,31 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .experts import ScriptedExpert
-    from .metaworld import CAMERAS, MetaWorldEnv, make_env
-    from .metaworld_tasks import INSTRUCTIONS, instruction, normalize_task
+    from .metaworld.environment import CAMERAS, MetaWorldEnv, make_env
+    from .metaworld.expert import ScriptedExpert
+    from .metaworld.recorder import record_demonstrations
+    from .metaworld.tasks import INSTRUCTIONS, instruction, normalize_task
     from .protocols import PROTOCOLS, Protocol, get_protocol
-    from .recorder import record_demonstrations
     from .recording import RecordingSummary
     from .rendering import RenderQuality, configure_rendering, renderer_provenance
     from .workers import WorkerError
 
 _MODULES = {
-    "CAMERAS": "metaworld",
-    "INSTRUCTIONS": "metaworld_tasks",
-    "MetaWorldEnv": "metaworld",
+    "CAMERAS": "metaworld.environment",
+    "INSTRUCTIONS": "metaworld.tasks",
+    "MetaWorldEnv": "metaworld.environment",
     "PROTOCOLS": "protocols",
     "Protocol": "protocols",
     "RecordingSummary": "recording",
     "RenderQuality": "rendering",
-    "ScriptedExpert": "experts",
+    "ScriptedExpert": "metaworld.expert",
     "WorkerError": "workers",
     "configure_rendering": "rendering",
     "get_protocol": "protocols",
-    "instruction": "metaworld_tasks",
-    "make_env": "metaworld",
-    "normalize_task": "metaworld_tasks",
-    "record_demonstrations": "recorder",
+    "instruction": "metaworld.tasks",
+    "make_env": "metaworld.environment",
+    "normalize_task": "metaworld.tasks",
+    "record_demonstrations": "metaworld.recorder",
     "renderer_provenance": "rendering",
 }
 

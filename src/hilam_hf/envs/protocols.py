@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..conventions import CAMERAS, ImageTransform, ProprioceptionLayout
+from ..libero_conventions import CAMERAS, ImageTransform, ProprioceptionLayout
 from .seeds import evaluation_seed
 
 Simulator = Literal["libero", "metaworld"]
@@ -36,7 +36,7 @@ class Protocol:
         image_transform: What is done to LIBERO's pictures, which come with the bottom row first: `flip_vertical` puts
             them upright, `rotate_180` does too but mirrors left and right, `none` leaves them upside down.
         cameras: The cameras that a policy sees.
-        proprioception: What `agent_pos` is made of, see `hilam_hf.conventions.proprioception`; Meta-World has
+        proprioception: What `agent_pos` is made of, see `hilam_hf.libero_conventions.proprioception`; Meta-World has
             `ee_gripper` only.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.
         seed: Seed that is used where none is given.

@@ -1,11 +1,11 @@
 """Evaluation: rollouts in parallel environments, success rates with intervals, provenance, segmentation metrics."""
 
-from .comparison import Comparison, compare
-from .policies import ExpertPolicy, Policy, RandomPolicy
 from .provenance import lighting_warning
-from .results import EpisodeResult, EvaluationResult, Fault, load_results
-from .rollout import evaluate
-from .segmentation import SegmentationScores, evaluate_segmentation
+from .rollouts.comparison import Comparison, compare
+from .rollouts.policies import ExpertPolicy, Policy, RandomPolicy
+from .rollouts.results import EpisodeResult, EvaluationResult, Fault, load_results
+from .rollouts.rollout import evaluate
+from .segmentation.metrics import SegmentationScores, evaluate_segmentation
 from .statistics import PairedCounts, SuccessRate, wilson_interval
 
 __all__ = [

@@ -3,4 +3,4 @@
 Importing any of them registers all of them with transformers' Auto classes.
 """
 
-from . import auto  # noqa: F401
+from . import registration  # noqa: F401

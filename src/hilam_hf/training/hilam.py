@@ -14,11 +14,12 @@ from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
-from ..data.collate import collate_sequences
-from ..data.corpora import CorpusInfo, latent_actions_array
-from ..data.frame_store import FrameStore
-from ..models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ..data.corpora.corpus import latent_actions_array
+from ..data.corpora.info import CorpusInfo
+from ..data.samples.collate import collate_sequences
+from ..data.samples.frame_store import FrameStore
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
+from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
 

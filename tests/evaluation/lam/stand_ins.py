@@ -12,10 +12,10 @@ from huggingface_hub.dataclasses import strict
 from torch import Tensor, nn
 from transformers import PreTrainedConfig
 
-from hilam_hf.data import write_video
 from hilam_hf.data.episodes import Episode
 from hilam_hf.evaluation.lam.pairs import EncodedPairs
-from hilam_hf.models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from hilam_hf.models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from hilam_hf.video.video_file import write_video
 
 
 @strict

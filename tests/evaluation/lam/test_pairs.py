@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from hilam_hf.data.episodes import scan_videos
-from hilam_hf.data.frames import load_episode_frames
+from hilam_hf.data.samples.frame_pairs import load_episode_frames
 from hilam_hf.evaluation.lam.pairs import allot, encode_pairs, spread
 from tests.evaluation.lam.stand_ins import BrightnessIDM, BrokenIDM, CodeIDM, walk_videos
 

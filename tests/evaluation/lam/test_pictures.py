@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from hilam_hf.data.episodes import scan_videos
-from hilam_hf.data.frames import load_episode_frames
+from hilam_hf.data.samples.frame_pairs import load_episode_frames
 from hilam_hf.evaluation.lam.pictures import LamPictures, pick_pairs, predict_pairs, transfer_latents, vary_latents
 from tests.evaluation.lam.stand_ins import BrightnessFDM, BrightnessIDM, make_pairs, walk_videos
 

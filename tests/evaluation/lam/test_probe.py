@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilam_hf.data.demonstrations import DemonstrationWriter
+from hilam_hf.data.demonstrations.video_recording import DemonstrationWriter
 from hilam_hf.evaluation.lam.probe import (
     REGULARISATIONS,
     Motion,

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 
-from hilam_hf.data.demonstrations import DemonstrationWriter
+from hilam_hf.data.demonstrations.video_recording import DemonstrationWriter
 from hilam_hf.data.episodes import Episode, scan_videos
 from hilam_hf.evaluation.lam import report as module
 from hilam_hf.evaluation.lam.pairs import encode_pairs
 from hilam_hf.evaluation.lam.report import LamReport, LamReportOptions, lam_report, plain, write_lam_report
-from hilam_hf.training.lam_data import lam_episodes
+from hilam_hf.training.lam.data import lam_episodes
 from tests.evaluation.lam.stand_ins import (
     BothModels,
     BrightnessFDM,

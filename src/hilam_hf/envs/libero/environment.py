@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...conventions import ACTION_DIM, orient_frames, proprioception, proprioception_dim
+from ...libero_conventions import ACTION_DIM, orient_frames, proprioception, proprioception_dim
 from ...optional import require
 from ..protocols import Protocol, get_protocol
 from ..rendering import RenderQuality

@@ -10,12 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..experts.libero import LiberoExpert
 from ..protocols import EpisodeSpec, Protocol
 from ..rendering import renderer_provenance
 from ..workers import resident_memory
 from .assets import assets_fingerprint, find_assets
 from .environment import LiberoEnv
+from .expert.expert import LiberoExpert
 from .simulator import CONTROL_FREQUENCY
 
 EXTRAS = ("expert_action",)

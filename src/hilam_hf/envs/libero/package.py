@@ -20,7 +20,7 @@ from types import ModuleType
 from typing import Any
 
 from ...optional import require
-from ..simulator import require_simulator
+from ..imports import require_simulator
 
 EXTRA = "libero"
 _CONFIG_VARIABLE = "LIBERO_CONFIG_PATH"

@@ -2,8 +2,8 @@
 
 ```
 root/recording.json                 how the episodes came about, and which the experts did not solve
-root/hdf5/<task>_demo.hdf5          LIBERO's layout (`hilam_hf.data.libero_hdf5`)
-root/lerobot/                       LeRobot v3.0 (`hilam_hf.data.lerobot`)
+root/hdf5/<task>_demo.hdf5          LIBERO's layout (`hilam_hf.data.demonstrations.libero_hdf5`)
+root/lerobot/                       LeRobot v3.0 (`hilam_hf.data.demonstrations.lerobot_writer`)
 ```
 
 Legend: T frames, H and W a picture's size.
@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ..experts.libero import LiberoExpert
 from ..protocols import InitialStates, Protocol, get_protocol
 from ..recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from ..rendering import RenderQuality
@@ -31,13 +30,14 @@ from ..seeds import demonstration_seed
 from ..workers import Worker
 from .assets import find_assets
 from .environment import LiberoEnv
+from .expert.expert import LiberoExpert
 from .host import LiberoHost
 from .robot_state import RobotState
 from .simulator import CONTROL_FREQUENCY
 from .suites import LiberoTask, libero_tasks, normalize_suite
 
 if TYPE_CHECKING:
-    from ...data.robot_episodes import RobotDemonstration
+    from ...data.demonstrations.demonstration import RobotDemonstration
 
 Format = Literal["hdf5", "lerobot"]
 ActionLabels = Literal["expert", "executed"]
@@ -268,7 +268,7 @@ class LiberoDemonstrator:
 def _job(
     chosen: Mapping[str, LiberoTask], recording_seed: int, initial_states: Sequence[int] | None, task: str, episode: int
 ) -> Job:
-    from ...data.robot_episodes import episode_id
+    from ...data.demonstrations.demonstration import episode_id
 
     seed = demonstration_seed(recording_seed, episode)
     state = None if initial_states is None else initial_states[episode]
@@ -276,8 +276,8 @@ def _job(
 
 
 def _sinks(root: Path, formats: Sequence[Format], provenance: dict[str, Any]) -> list[Any]:
-    from ...data.lerobot import LeRobotWriter
-    from ...data.libero_hdf5 import LiberoHdf5Writer
+    from ...data.demonstrations.lerobot_writer import LeRobotWriter
+    from ...data.demonstrations.libero_hdf5 import LiberoHdf5Writer
 
     kinds = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter}
     return [kinds[name](root / name, provenance=provenance) for name in formats]
@@ -300,7 +300,7 @@ def _write(
 def _demonstration(
     task: LiberoTask, job: Job, episode: RecordedEpisode, provenance: dict[str, Any]
 ) -> RobotDemonstration:
-    from ...data.robot_episodes import RobotDemonstration
+    from ...data.demonstrations.demonstration import RobotDemonstration
 
     last = np.zeros(episode.num_frames, dtype=np.uint8)
     last[-1] = 1

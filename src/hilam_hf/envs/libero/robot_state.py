@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from ...conventions import quaternion_to_axis_angle
+from ...libero_conventions import quaternion_to_axis_angle
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class RobotState:
     gripper_positions: NDArray[np.float64]
 
     def parts(self) -> dict[str, NDArray[np.float64]]:
-        """Return what `hilam_hf.conventions.proprioception` makes `agent_pos` of."""
+        """Return what `hilam_hf.libero_conventions.proprioception` makes `agent_pos` of."""
         return {
             "ee_positions": self.ee_position,
             "ee_axis_angles": quaternion_to_axis_angle(self.ee_quaternion),

@@ -15,7 +15,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...models.dynamics import ForwardDynamicsModel
+from ...models.latent_actions.dynamics import ForwardDynamicsModel
 from .pairs import EncodedPairs
 
 

@@ -14,7 +14,7 @@ from sklearn.metrics import r2_score
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from ...models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 
 
 @dataclass(frozen=True, kw_only=True)

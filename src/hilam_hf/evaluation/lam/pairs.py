@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from ...data.episodes import Episode, RejectedVideo
-from ...models.dynamics import InverseDynamicsModel
+from ...models.latent_actions.dynamics import InverseDynamicsModel
 from ...video import VideoError, VideoReader, resize_frames
 
 THUMBNAIL_SIZE = 16

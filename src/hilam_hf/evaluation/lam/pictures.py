@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...data.episodes import Episode, RejectedVideo
-from ...models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...video import VideoError, VideoReader, resize_frames
 from ...viz.frames import plot_next_frames
-from ...viz.lam_figures import plot_same_frame, plot_transfer
 from .decoding import predict
+from .figures import plot_same_frame, plot_transfer
 from .pairs import EncodedPairs, spread
 
 

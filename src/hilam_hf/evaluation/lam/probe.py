@@ -19,7 +19,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ...data.demonstrations import DEMONSTRATIONS, VIDEOS, load_demonstrations
+from ...data.demonstrations.video_recording import DEMONSTRATIONS, VIDEOS, load_demonstrations
 from ...data.episodes import split_episodes
 from .errors import ProbeResult, linear_probe
 from .pairs import EncodedPairs

@@ -19,9 +19,8 @@ import torch
 
 from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ...files import write_text
-from ...models.auto import load_latent_action_model
-from ...models.dynamics import ForwardDynamicsModel, InverseDynamicsModel
-from ...viz.lam_report import write_lam_page
+from ...models.latent_actions.auto import load_latent_action_model
+from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..provenance import machine, package_versions
 from .collapse import Finding, find_problems
 from .decoding import DecodingErrors, decoding_errors, psnr
@@ -33,6 +32,7 @@ from .latents import (
     code_statistics,
     latent_statistics,
 )
+from .page import write_lam_page
 from .pairs import EncodedPairs, encode_pairs
 from .pictures import LamPictures, pick_pairs, predict_pairs, transfer_latents, vary_latents
 from .probe import Motion, MotionProbe, NoProbe, probe_motion, recorded_motion, recording_of

@@ -8,11 +8,11 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
+from ..acting.normalization import Normalizer
+from ..acting.policy import ActingMixin, PolicyInputs
 from ..loading import StrictLoadingMixin
-from .acting import ActingMixin, PolicyInputs
 from .configuration_baku import BakuConfig
 from .modeling_baku import BakuModel, BakuOutput
-from .normalization import Normalizer
 
 Statistics = tuple[Tensor, Tensor]
 

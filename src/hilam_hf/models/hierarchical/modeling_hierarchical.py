@@ -14,10 +14,10 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..baku.acting import ActingMixin, PolicyInputs
+from ..acting.normalization import Normalizer
+from ..acting.policy import ActingMixin, PolicyInputs
 from ..baku.configuration_baku import BakuConfig
 from ..baku.modeling_baku import BakuModel, masked_mean, masked_targets
-from ..baku.normalization import Normalizer
 from ..baku.policy_baku import Statistics, add_step, optional_normalizer, require_normalizer
 from ..loading import StrictLoadingMixin
 from .configuration_hierarchical import HierarchicalPolicyConfig

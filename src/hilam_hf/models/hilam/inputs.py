@@ -13,7 +13,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ..pair_encoding import join_pieces
+from ..latent_actions.pair_encoding import join_pieces
 from .video_input import FrameSource, is_decoder
 
 if TYPE_CHECKING:

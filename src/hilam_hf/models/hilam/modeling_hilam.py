@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..hnet.cache import LevelCache
 from ..hnet.dynamic_chunking import ratio_loss
 from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageTokens, padded_stage
 from ..hnet.packing import SequenceLayout
+from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
@@ -113,7 +113,7 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         if self.config.idm_config is None and self.config.fdm_config is None:
             return
         # Imported here because the Auto classes import the models' packages, this one among them.
-        from ..auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
+        from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 
         if self.config.idm_config is not None:
             self.idm = AutoInverseDynamicsModel.from_config(self.config.idm_config)

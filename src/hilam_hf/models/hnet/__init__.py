@@ -2,14 +2,7 @@
 
 from .cache import LevelCache
 from .configuration_hnet import HNetConfig
-from .dynamic_chunking import (
-    Chunks,
-    RoutingModule,
-    RoutingOutput,
-    chunk,
-    dechunk,
-    ratio_loss,
-)
+from .dynamic_chunking import Chunks, RoutingModule, RoutingOutput, chunk, dechunk, ratio_loss
 from .modeling_hnet import HNetModel, HNetOutput, HNetPreTrainedModel, HNetStageOutput
 from .packing import SequenceLayout
 from .scan import ema

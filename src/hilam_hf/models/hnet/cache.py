@@ -14,7 +14,7 @@ from torch import Tensor
 
 from .attention import HNetAttention, attend
 from .dynamic_chunking import PreviousRows
-from .mamba2 import Mamba2State
+from .mamba2.layer import Mamba2State
 from .packing import SequenceLayout
 
 _FIRST_SLOTS = 64  # of a stack without a window, whose memory grows with the sequence

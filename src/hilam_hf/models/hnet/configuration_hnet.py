@@ -9,7 +9,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .layout import StageLayout, parse_layout
-from .mamba2_settings import mamba2_settings
+from .mamba2.settings import mamba2_settings
 
 
 @strict

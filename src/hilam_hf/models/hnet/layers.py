@@ -17,7 +17,7 @@ from .cache import KeyValueCache, StackCache
 from .configuration_hnet import HNetConfig
 from .dynamic_chunking import upcast
 from .layout import LayerSpec
-from .mamba2 import HNetMamba2, Mamba2State
+from .mamba2.layer import HNetMamba2, Mamba2State
 from .packing import SequenceLayout
 from .residual import HNetRMSNorm, ResidualWriter, num_sublayers
 

@@ -30,7 +30,7 @@ from .dynamic_chunking import (
     straight_through_ones,
 )
 from .layers import HNetStack
-from .mamba2 import HNetMamba2, init_mamba2_
+from .mamba2.layer import HNetMamba2, init_mamba2_
 from .packing import SequenceLayout
 from .residual import ResidualWriter
 

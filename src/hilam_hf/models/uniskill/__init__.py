@@ -2,27 +2,21 @@
 
 from typing import TYPE_CHECKING, Any
 
-from .configuration_uniskill import RegressionFDMConfig, UniSkillFDMConfig, UniSkillIDMConfig
-from .modeling_regression_fdm import RegressionFDM, RegressionFDMOutput
+from .configuration_uniskill import UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import DiffusionDraws, UniSkillFDM, UniSkillFDMOutput
 from .modeling_uniskill_idm import UniSkillIDM, UniSkillIDMOutput
-from .processing_uniskill import UniSkillImageProcessorPil
 
 if TYPE_CHECKING:
     from .pipeline_uniskill import UniSkillPipeline
 
 __all__ = [
     "DiffusionDraws",
-    "RegressionFDM",
-    "RegressionFDMConfig",
-    "RegressionFDMOutput",
     "UniSkillFDM",
     "UniSkillFDMConfig",
     "UniSkillFDMOutput",
     "UniSkillIDM",
     "UniSkillIDMConfig",
     "UniSkillIDMOutput",
-    "UniSkillImageProcessorPil",
     "UniSkillPipeline",
 ]
 

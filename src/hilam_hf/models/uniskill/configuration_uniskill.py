@@ -212,35 +212,6 @@ class UniSkillIDMConfig(PreTrainedConfig):
 
 
 @strict
-class RegressionFDMConfig(PreTrainedConfig):
-    """Configuration of [`RegressionFDM`], which predicts the change of the pixels by regression.
-
-    Args:
-        image_size: Side in pixels of the square frames; must be a multiple of `2 * patch_size`.
-        patch_size: Side in pixels of the cells (space-to-depth) in which the network works.
-        num_channels: Colour channels of a frame.
-        hidden_size: Channels of the network at the cell resolution.
-        num_blocks: Residual blocks on each side of, and at, the halved resolution.
-        latent_dim: Width of the latent actions that condition the prediction.
-    """
-
-    model_type = "regression_fdm"
-
-    image_size: int = 64
-    patch_size: int = 4
-    num_channels: int = 3
-    hidden_size: int = 64
-    num_blocks: int = 2
-    latent_dim: int = 64
-
-    def validate_cells(self) -> None:
-        if self.patch_size <= 0 or self.image_size % (2 * self.patch_size):
-            raise ValueError(
-                f"image_size ({self.image_size}) must be a multiple of twice patch_size (2 * {self.patch_size})"
-            )
-
-
-@strict
 class UniSkillFDMConfig(PreTrainedConfig):
     """Configuration of [`UniSkillFDM`], UniSkill's diffusion forward dynamics model (Kim et al. 2025).
 

@@ -22,11 +22,11 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ..latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from ..published import check_weights, existing_file, listed, read_checkpoint, rename, size_line
 from .configuration_uniskill import DEPTH_MODEL, UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import UniSkillFDM, load_part
 from .modeling_uniskill_idm import UniSkillIDM
-from .processing_uniskill import UniSkillImageProcessorPil
 
 PUBLISHED_HEADS = 4
 """Attention heads of the published model: the one size that no weight's shape tells."""
@@ -125,7 +125,7 @@ def convert_uniskill(
 
     idm.save_pretrained(output_dir / "idm")
     size = config.image_size
-    UniSkillImageProcessorPil(size={"height": size, "width": size}).save_pretrained(output_dir / "idm")
+    LatentActionImageProcessorPil(size={"height": size, "width": size}).save_pretrained(output_dir / "idm")
     if fdm is not None:
         fdm.save_pretrained(output_dir / "fdm")
     else:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..dynamics import ForwardDynamicsModel, check_frames
+from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
 from .configuration_uniskill import UniSkillFDMConfig
 
 Scheduler = Any

@@ -18,8 +18,8 @@ from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
 from ..attention import eager_attention
-from ..dynamics import InverseDynamicsModel, check_frames, check_pair
 from ..frozen import load_frozen
+from ..latent_actions.dynamics import InverseDynamicsModel, check_frames, check_pair
 from ..published import listed
 from .configuration_uniskill import UniSkillIDMConfig
 from .depth import DepthNetwork, depth_patches, scale_depth

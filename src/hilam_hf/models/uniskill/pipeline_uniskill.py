@@ -16,8 +16,8 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL.Image import Image
 from torch import Tensor
 
+from ..latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from .modeling_uniskill_fdm import UniSkillFDM
-from .processing_uniskill import UniSkillImageProcessorPil
 
 OutputType = Literal["pil", "np", "pt", "latent"]
 
@@ -47,7 +47,7 @@ class UniSkillPipeline(DiffusionPipeline):
         super().__init__()
         self.register_modules(fdm=fdm, scheduler=scheduler)
         size = fdm.config.image_size
-        self.image_processor = UniSkillImageProcessorPil(size={"height": size, "width": size})
+        self.image_processor = LatentActionImageProcessorPil(size={"height": size, "width": size})
 
     @classmethod
     def from_fdm(cls, fdm: UniSkillFDM, sampler: str | None = None) -> "UniSkillPipeline":

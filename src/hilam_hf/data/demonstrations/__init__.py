@@ -1,0 +1,1 @@
+"""Recordings with actions, whatever format they lie in."""

@@ -1,0 +1,1 @@
+"""Meta-World: tasks, environment, scripted experts, recorder."""

@@ -1,0 +1,135 @@
+"""What a latent action model is trained and validated on: episodes split in two, pairs of frames at the models' sizes.
+
+Shapes: C channels, H and W pixels, k stride in frames.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from ...data.corpora.corpus import load_corpus
+from ...data.corpora.info import CorpusInfo
+from ...data.episodes import Episode, resolve_stride, split_episodes
+from ...data.samples.frame_pairs import FramePairDataset
+from ...data.samples.frame_store import DEFAULT_CACHE_BYTES
+from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ..processes import process_state
+
+FRAME_KEYS = ("frames", "next_frames", "idm_frames", "idm_next_frames")
+
+
+def lam_episodes(
+    episodes: Sequence[Episode],
+    *,
+    stride: int | None = None,
+    stride_seconds: float | None = None,
+    held_out_fraction: float = 0.0,
+    seed: int = 0,
+    corpus: str | None = None,
+) -> tuple[list[Episode], list[Episode]]:
+    """Episodes to train on and episodes to validate on.
+
+    Episodes without a pair of frames stay among those to train on, where [`FramePairDataset`] reports them.
+
+    Args:
+        episodes: Episodes of a folder of videos, of `scan_videos`.
+        stride: k in frames; or
+        stride_seconds: in seconds.
+        held_out_fraction: Fraction of the episodes to validate on, in [0, 1).
+        seed: Picks them.
+        corpus: Hub id or folder of a corpus: only its episodes are used, and those of its validation split, if it has
+            one, are validated on.
+
+    Returns:
+        (training, held-out) episodes.
+
+    Raises:
+        ValueError: An episode of the corpus has no video, the fraction is out of range or asked for beside a corpus'
+            own split, or too few episodes have a pair of frames to hold one out.
+    """
+    if corpus is not None:
+        by_split = _episodes_of_corpus(corpus, episodes)
+        if "validation" in by_split:
+            if held_out_fraction:
+                raise ValueError(
+                    f"{corpus} has a validation split, which is held out; leave out the fraction {held_out_fraction}"
+                )
+            return by_split["train"], by_split["validation"]
+        episodes = by_split["train"]
+    strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in episodes]
+    long_enough = [episode for episode, k in zip(episodes, strides, strict=True) if episode.num_frames > k]
+    # Where there is no pair at all, the data set says so.
+    _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0, seed)
+    held_out_ids = {episode.id for episode in held_out}
+    return [episode for episode in episodes if episode.id not in held_out_ids], held_out
+
+
+def _episodes_of_corpus(corpus: str, episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
+    by_id = {episode.id: episode for episode in episodes}
+    by_split = {}
+    for split in CorpusInfo.from_card(corpus).splits:
+        ids = list(load_corpus(corpus, split)["id"])
+        missing = [name for name in ids if name not in by_id]
+        if missing:
+            raise ValueError(
+                f"{len(missing)} of {len(ids)} episodes of {corpus} have no video, for one {missing[0]!r}: "
+                "give the folder of videos that the corpus was made from"
+            )
+        by_split[split] = [by_id[name] for name in ids]
+    return by_split
+
+
+def frame_pairs(
+    episodes: Sequence[Episode],
+    idm: InverseDynamicsModel,
+    fdm: ForwardDynamicsModel,
+    *,
+    stride: int | None = None,
+    stride_seconds: float | None = None,
+    cache_bytes: int = DEFAULT_CACHE_BYTES,
+) -> FramePairDataset:
+    """All pairs of frames of some episodes at the sizes of both models; see [`FramePairDataset`].
+
+    Args:
+        episodes: The episodes.
+        idm: Inverse dynamics model.
+        fdm: Forward dynamics model.
+        stride: k in frames; or
+        stride_seconds: in seconds.
+        cache_bytes: Memory budget of each process for decoded frames, in bytes; 0 always reads from the files.
+
+    Raises:
+        ValueError: No episode has a pair.
+        VideoError: A video cannot be decoded.
+    """
+    return FramePairDataset(
+        episodes,
+        fdm.config.image_size,
+        idm_size=idm.config.image_size,
+        stride=stride,
+        stride_seconds=stride_seconds,
+        cache_bytes=cache_bytes,
+        progress=process_state().is_main_process,
+    )
+
+
+class FramesOnly(Dataset[dict[str, Tensor]]):
+    """Drops what says where a pair comes from: the models get frames and nothing else."""
+
+    def __init__(self, pairs: Dataset[Any]):
+        self.pairs = pairs
+
+    def __len__(self) -> int:
+        return len(self.pairs)  # type: ignore[arg-type]
+
+    def __getitem__(self, index: int) -> dict[str, Tensor]:
+        pair = self.pairs[index]
+        return {key: pair[key] for key in FRAME_KEYS if key in pair}
+
+
+def evenly_spread(count: int, limit: int) -> list[int]:
+    """At most `limit` of the indices 0 to `count - 1`, the first and the last among them, as evenly as they go."""
+    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist()

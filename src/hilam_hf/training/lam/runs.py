@@ -1,0 +1,76 @@
+"""A latent action model from a folder of videos: what `hilam train lam` and `examples/train_lam.py` do."""
+
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ...data.episodes import scan_videos
+from ..config import TrainingConfig
+from ..loop import TrainingResult
+from ..processes import process_state
+from .data import frame_pairs, lam_episodes
+from .models import DEFAULT_KIND, image_processor, new_latent_action_model
+from .train import train_lam
+
+DEFAULT_STRIDE_SECONDS = 0.6
+logger = logging.getLogger(__name__)
+
+
+def train_lam_on_videos(
+    videos: str | Path,
+    config: TrainingConfig,
+    *,
+    output_dir: str | Path,
+    kind: str = DEFAULT_KIND,
+    image_size: int | None = None,
+    model_options: Mapping[str, Any] | None = None,
+    stride: int | None = None,
+    stride_seconds: float | None = None,
+    held_out_fraction: float = 0.0,
+    corpus: str | None = None,
+    resume: bool = False,
+) -> TrainingResult:
+    """Trains a new latent action model on the frames of a folder of videos; bad videos are set aside and logged.
+
+    Args:
+        videos: The folder.
+        config: Training options.
+        output_dir: Folder for checkpoints, pictures of validations and the models; see [`train_lam`].
+        kind: One of `LATENT_ACTION_KINDS`; this and the next two are those of [`new_latent_action_model`].
+        image_size: Side in pixels of the frames that the models see.
+        model_options: Fields of the models' configurations.
+        stride: k in frames; or
+        stride_seconds: in seconds. Neither: 0.6 s, as LAPA.
+        held_out_fraction: Fraction of the videos to validate on every `config.validate_every` steps.
+        corpus: Hub id or folder of a corpus made from these videos: only its episodes are used.
+        resume: Continue from the latest checkpoint in `output_dir`.
+
+    Raises:
+        FileNotFoundError: If there is no such folder.
+        ValueError: If no video can be used, or an option is not valid.
+        OSError: If a published network can't be had.
+    """
+    is_main_process = process_state().is_main_process
+    strides: dict[str, Any] = {"stride": stride, "stride_seconds": stride_seconds}
+    if stride is None and stride_seconds is None:
+        strides["stride_seconds"] = DEFAULT_STRIDE_SECONDS
+    folder = scan_videos(videos, progress=is_main_process)
+    if is_main_process:
+        for video in folder.rejected:
+            logger.warning("set aside %s: %s", video.path, video.reason)
+    training, held_out = lam_episodes(
+        folder.episodes, **strides, held_out_fraction=held_out_fraction, seed=config.seed, corpus=corpus
+    )
+    idm, fdm = new_latent_action_model(kind, image_size=image_size, options=model_options, seed=config.seed)
+    return train_lam(
+        idm,
+        fdm,
+        frame_pairs(training, idm, fdm, **strides),
+        config,
+        output_dir=output_dir,
+        # A few pairs are looked at, so nothing is gained by decoding all of them.
+        held_out=frame_pairs(held_out, idm, fdm, **strides, cache_bytes=0) if held_out else None,
+        processor=image_processor(idm),
+        resume=resume,
+    )

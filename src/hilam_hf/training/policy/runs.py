@@ -1,0 +1,155 @@
+"""Fine-tuning on a folder of demonstrations: what `hilam train finetune` and `examples/finetune_libero.py` do."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ...data.demonstrations.loader import RobotDemonstrations, load_robot_demonstrations
+from ...data.demonstrations.video_recording import DEMONSTRATIONS, load_demonstrations
+from ...data.samples.policy import PolicyDataset
+from ...models.hierarchical import HierarchicalPolicy
+from ..loop import TrainingResult
+from ..processes import process_state
+from .train import FinetuningConfig, finetune_policy
+
+logger = logging.getLogger(__name__)
+
+
+def finetune_on_demonstrations(
+    policy: str,
+    demonstrations: str | Path,
+    config: FinetuningConfig,
+    *,
+    output_dir: str | Path,
+    tasks: Sequence[str] | None = None,
+    per_task: int | None = None,
+    chunk_size: int = 10,
+    cameras: Sequence[str] | None = None,
+    rename_cameras: Mapping[str, str] | None = None,
+    image_transform: str = "rotate_180",
+    proprioception: str = "ee_axis_angle_gripper",
+    resume: bool = False,
+) -> TrainingResult:
+    """Fine-tunes a pretrained policy and saves the one that acts as `output_dir/policy`.
+
+    Args:
+        policy: Pretrained policy: Hub id or folder.
+        demonstrations: Folder that `hilam record` wrote for Meta-World or LIBERO; LIBERO's official HDF5 files; or a
+            LeRobot dataset of LIBERO (folder or Hub id).
+        config: Training options.
+        output_dir: Folder for checkpoints, history and the trained policy, whose config tells of the demonstrations.
+        tasks: Tasks to learn; None for all of the demonstrations.
+        per_task: Demonstrations of each task; None for all.
+        chunk_size: Q, actions predicted at a time.
+        cameras: LIBERO's cameras that π^l sees, the pretrained one first; None for both. Meta-World has one.
+        rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
+        image_transform: How LIBERO's pictures shall lie, which must be that of the evaluation's protocol.
+        proprioception: What `agent_pos` is made of in LIBERO, likewise.
+        resume: Continue from the latest checkpoint in `output_dir`.
+
+    Raises:
+        FileNotFoundError: There are no demonstrations.
+        ValueError: A task, camera or option is not valid, or a file is damaged.
+        OSError: The policy or a dataset can't be had, or the disk is full.
+    """
+    actor = HierarchicalPolicy.from_pretrained(policy)
+    folder = _local_folder(demonstrations)
+    trunk = actor.config.low_config
+    if (folder / DEMONSTRATIONS).is_dir():
+        rows = load_demonstrations(folder, tasks, per_task)
+        # Meta-World's recordings have one camera, without a name.
+        dataset = PolicyDataset.from_demonstrations(
+            rows, trunk.image_size, chunk_size, root=folder, camera=trunk.cameras[0], progress=_shows_progress()
+        )
+        record: dict[str, Any] = {"demonstrations": len(rows)}
+    else:
+        robot = load_robot_demonstrations(
+            folder,
+            tasks=tasks,
+            max_per_task=per_task,
+            image_transform=image_transform,  # type: ignore[arg-type]
+            proprioception=proprioception,  # type: ignore[arg-type]
+            **({} if cameras is None else {"cameras": cameras}),
+        )
+        dataset = PolicyDataset.from_robot_demonstrations(
+            robot, trunk.image_size, chunk_size, progress=_shows_progress()
+        )
+        record = _robot_record(robot, image_transform, proprioception)
+    _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
+    actor.config.training_data = record
+    return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
+
+
+def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int, renames: dict[str, str]) -> None:
+    """Give the policy the robot's actions, cameras and proprioception."""
+    high: Any = actor.config.high_config
+    known = [renames.get(camera, camera) for camera in high.cameras]
+    if missing := [camera for camera in known if camera not in dataset.cameras]:
+        raise ValueError(
+            f"the policy was pretrained on camera {', '.join(missing)}, but the demonstrations have "
+            f"{', '.join(dataset.cameras)}: say which of these it is, with rename_cameras "
+            f"(--rename-camera {missing[0]}={dataset.cameras[0]})"
+        )
+    sample = dataset[0]
+    fresh = actor.prepare_for_finetuning(
+        action_dim=sample["actions"].shape[-1],
+        chunk_size=chunk_size,
+        agent_pos_dim=sample["agent_pos"].shape[-1],
+        cameras=dataset.cameras,
+        rename_cameras=renames,
+    )
+    logger.warning("starting fresh: %s", ", ".join(fresh))
+
+
+def _robot_record(demonstrations: RobotDemonstrations, image_transform: str, proprioception: str) -> dict[str, Any]:
+    """What has to be known of the demonstrations where the policy is evaluated."""
+    # What `hilam record` wrote; nothing is known of others.
+    told = demonstrations[0].metadata.get("metadata", {})
+    renderer = told.get("renderer") or {}
+    return {
+        "demonstrations": len(demonstrations),
+        "sources": sorted({episode.source for episode in demonstrations}),
+        "tasks": sorted({episode.task for episode in demonstrations}),
+        "cameras": list(demonstrations.cameras),
+        "image_transform": image_transform,
+        "proprioception": proprioception,
+        "mujoco": told.get("mujoco"),
+        "quality": renderer.get("quality"),
+        "assets_fingerprint": told.get("assets_fingerprint"),
+    }
+
+
+def _local_folder(demonstrations: str | Path) -> Path:
+    folder = Path(demonstrations)
+    if folder.exists() or str(demonstrations).count("/") != 1:
+        return folder
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        return Path(snapshot_download(str(demonstrations), repo_type="dataset"))
+    except (HfHubHTTPError, OSError) as error:
+        raise FileNotFoundError(
+            f"{demonstrations}: there is no such folder, and no such dataset can be had from the Hub "
+            f"({str(error).splitlines()[0]})"
+        ) from error
+
+
+def _shows_progress() -> bool:
+    return process_state().is_main_process
+
+
+def parse_renames(options: Sequence[str]) -> dict[str, str]:
+    """Reads `OLD=NEW` options of cameras' names.
+
+    Raises:
+        ValueError: One has another form.
+    """
+    renames = {}
+    for option in options:
+        old, separator, new = option.partition("=")
+        if not (old and separator and new):
+            raise ValueError(f"--rename-camera: got {option!r}, expected OLD=NEW, such as workspace=agentview")
+        renames[old] = new
+    return renames

@@ -1,0 +1,200 @@
+"""Training of the hierarchical policy (paper section 3.3): pretraining on skills, fine-tuning on demonstrations."""
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils.data import DataLoader, Dataset
+from tqdm.auto import tqdm
+
+from ...data.samples.collate import collate_policy
+from ...data.samples.policy import PolicyDataset
+from ...models.hierarchical import HierarchicalPolicy, HierarchicalPolicyOutput
+from ...optional import require
+from ..config import TrainingConfig
+from ..loop import TrainingResult, save_model, train
+
+
+@dataclass(kw_only=True)
+class FinetuningConfig(TrainingConfig):
+    """Options of fine-tuning besides those of every training run.
+
+    Attributes:
+        method: "full" trains all of π^l, "lora" adapts its layers with low-rank matrices and trains fresh heads whole.
+        freeze_high_level: Keep π^h as pretrained (the paper's way). Off, both levels learn from the actions, which is
+            the baseline without pretraining.
+        lora_rank: Rank of LoRA's matrices.
+        lora_alpha: LoRA's scale, divided by the rank.
+    """
+
+    method: Literal["full", "lora"] = "full"
+    freeze_high_level: bool = True
+    lora_rank: int = 16
+    lora_alpha: int = 32
+
+
+class PolicySamples(Dataset[dict[str, Any]]):
+    """A `PolicyDataset` in the words of `HierarchicalPolicy.forward`, with instructions as vectors.
+
+    Args:
+        dataset: Samples with pictures, instructions and labels.
+        language: Vector of every instruction of the data set, each (E,).
+        predicted_skills: (N, S) output of a frozen π^h for every sample, which then does not run in training.
+    """
+
+    def __init__(self, dataset: PolicyDataset, language: Mapping[str, Tensor], predicted_skills: Tensor | None = None):
+        self.dataset = dataset
+        self.language = language
+        self.predicted_skills = predicted_skills
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, item: int) -> dict[str, Any]:
+        sample = self.dataset[item]
+        inputs = {"pixels": sample["pixels"], "language": self.language[sample["language"]]}
+        for name, key in (
+            ("agent_pos", "agent_pos"),
+            ("skills", "skill"),
+            ("latent_actions", "latent_action"),
+            ("actions", "actions"),
+            ("action_mask", "action_mask"),
+        ):
+            if key in sample:
+                inputs[name] = sample[key]
+        if self.predicted_skills is not None:
+            inputs["predicted_skills"] = self.predicted_skills[item]
+        return inputs
+
+
+class PolicyLoss(nn.Module):
+    """Calls a policy on 8-bit pictures, scaled to [0, 1] on the device."""
+
+    def __init__(self, policy: nn.Module):
+        super().__init__()
+        self.policy = policy
+
+    def forward(self, pixels: Mapping[str, Tensor], **inputs: Tensor) -> HierarchicalPolicyOutput:
+        return self.policy(pixels={camera: frames.float() / 255 for camera, frames in pixels.items()}, **inputs)
+
+
+def pretrain_policy(
+    policy: HierarchicalPolicy,
+    dataset: PolicyDataset,
+    config: TrainingConfig,
+    *,
+    output_dir: str | Path,
+    resume: bool = False,
+) -> TrainingResult:
+    """Trains π^h to predict skills and π^l, given π^h's prediction, latent actions; saves `output_dir/policy`.
+
+    Args:
+        policy: The policy in its pretraining phase; it takes the statistics of the labels.
+        dataset: Samples with skills and latent actions, of `PolicyDataset.from_skill_corpus`.
+        config: Training options.
+        output_dir: Folder for checkpoints, history and the trained policy.
+        resume: Continue from the latest checkpoint in `output_dir`.
+    """
+    skills = torch.cat([episode.skills[episode.segments] for episode in dataset.episodes])  # type: ignore[index]
+    latents = torch.cat([episode.latent_actions for episode in dataset.episodes])  # type: ignore[misc]
+    policy.set_statistics(skills=_mean_std(skills), latent_actions=_mean_std(latents))
+    samples = PolicySamples(dataset, encode_instructions(policy, dataset))
+    result = train(
+        PolicyLoss(policy),
+        samples,
+        config,
+        collate_fn=collate_policy,
+        output_dir=output_dir,
+        resume=resume,
+        description="pretraining the policy",
+    )
+    save_model(policy, Path(output_dir) / "policy")
+    return result
+
+
+def finetune_policy(
+    policy: HierarchicalPolicy,
+    dataset: PolicyDataset,
+    config: FinetuningConfig,
+    *,
+    output_dir: str | Path,
+    resume: bool = False,
+) -> TrainingResult:
+    """Fine-tunes π^l on demonstrations and saves the policy that acts as `output_dir/policy`.
+
+    With LoRA the adapter alone is saved, too, as `output_dir/adapter`, and merged into the saved policy.
+
+    Args:
+        policy: A policy whose `prepare_for_finetuning` has been called; it takes the statistics of the demonstrations.
+        dataset: Samples with actions, of `PolicyDataset.from_demonstrations` or `from_robot_demonstrations`.
+        config: Training options.
+        output_dir: Folder for checkpoints, history and the trained policy.
+        resume: Continue from the latest checkpoint in `output_dir`.
+
+    Raises:
+        ValueError: If LoRA is asked for with π^h unfrozen.
+        ImportError: If LoRA is asked for without peft.
+    """
+    if config.method == "lora" and not config.freeze_high_level:
+        raise ValueError("LoRA adapts the low-level policy alone; set freeze_high_level=True or method='full'")
+    actions = torch.cat([episode.actions for episode in dataset.episodes])  # type: ignore[misc]
+    policy.set_statistics(actions=(actions.amin(0), actions.amax(0)))
+    if policy.agent_pos_normalizer is not None:
+        agent_pos = torch.cat([episode.agent_pos for episode in dataset.episodes])  # type: ignore[misc]
+        policy.set_statistics(agent_pos=_mean_std(agent_pos))
+    language = encode_instructions(policy, dataset)
+    samples = PolicySamples(dataset, language)
+    if config.freeze_high_level:
+        policy.freeze_high_level()
+        samples = PolicySamples(dataset, language, predict_skills(policy, samples))
+    trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
+    result = train(
+        PolicyLoss(trained),
+        samples,
+        config,
+        collate_fn=collate_policy,
+        output_dir=output_dir,
+        resume=resume,
+        description="fine-tuning the policy",
+    )
+    if config.method == "lora":
+        save_model(trained, Path(output_dir) / "adapter")
+        policy = trained.merge_and_unload()
+    save_model(policy, Path(output_dir) / "policy")
+    return dataclasses.replace(result, model=policy)
+
+
+def _with_lora(policy: HierarchicalPolicy, config: FinetuningConfig) -> Any:
+    peft = require("peft", extra="peft")
+    targets = policy.low_level_lora_targets()
+    return peft.get_peft_model(policy, peft.LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, **targets))
+
+
+def encode_instructions(policy: HierarchicalPolicy, dataset: PolicyDataset) -> dict[str, Tensor]:
+    """Vector (E,) of every instruction of a data set, each computed once by the policy's frozen language encoder."""
+    vectors = policy.language_encoder.encode(dataset.instructions)
+    return dict(zip(dataset.instructions, vectors.cpu(), strict=True))
+
+
+@torch.no_grad()
+def predict_skills(policy: HierarchicalPolicy, samples: PolicySamples, batch_size: int = 256) -> Tensor:
+    """π^h's skill (N, S) for every sample, in evaluation mode."""
+    training = policy.training
+    policy.eval()
+    skills = []
+    loader = DataLoader(samples, batch_size=batch_size, collate_fn=collate_policy)
+    for batch in tqdm(loader, desc="skills of the demonstrations", leave=False, dynamic_ncols=True):
+        pixels = {camera: frames.to(policy.device).float() / 255 for camera, frames in batch["pixels"].items()}
+        skills.append(policy.predict_skills(pixels, batch["language"].to(policy.device)).cpu())
+    policy.train(training)
+    return torch.cat(skills)
+
+
+def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
+    """Statistics of (N, D) values; a dimension that never changes gets a deviation of 1, so that it stays at zero."""
+    std = values.std(0, correction=0)
+    return values.mean(0), torch.where(std > 0, std, torch.ones_like(std))

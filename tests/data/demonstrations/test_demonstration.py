@@ -1,0 +1,89 @@
+import numpy as np
+import pytest
+
+from hilam_hf.data import episode_id
+from hilam_hf.libero_conventions import orient_frames
+from tests.robot_recordings import demonstration, pictures, read_pictures
+
+# A picture whose four corners are 1 2 / 3 4, as the renderer gives it, and as it lies after each transform.
+CORNERS = {
+    "none": [[1, 2], [3, 4]],
+    "flip_vertical": [[3, 4], [1, 2]],
+    "rotate_180": [[4, 3], [2, 1]],
+}
+
+
+@pytest.mark.parametrize("stored", CORNERS)
+@pytest.mark.parametrize("wanted", CORNERS)
+def test_every_orientation_from_every_other(stored: str, wanted: str) -> None:
+    def picture(name: str) -> np.ndarray:
+        corners = np.array(CORNERS[name], np.uint8)
+        frame = np.zeros((2, 4, 6, 3), np.uint8)
+        for row, column in np.ndindex(2, 2):
+            frame[:, -row, -column] = corners[row, column]
+        return frame
+
+    np.testing.assert_array_equal(orient_frames(picture(stored), stored, wanted), picture(wanted))
+
+
+def test_rotation_is_that_of_published_data() -> None:
+    # OpenVLA, LeRobot and others write `image[::-1, ::-1]`, BAKU `image[::-1]`.
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    np.testing.assert_array_equal(orient_frames(frames, "none", "rotate_180")[1], frames[1][::-1, ::-1])
+    np.testing.assert_array_equal(orient_frames(frames, "none", "flip_vertical")[1], frames[1][::-1])
+    np.testing.assert_array_equal(orient_frames(frames, "rotate_180", "flip_vertical")[1], frames[1][:, ::-1])
+
+
+def test_unknown_orientation() -> None:
+    with pytest.raises(
+        ValueError, match="image_transform: got 'upright', expected one of none, flip_vertical, rotate_180"
+    ):
+        orient_frames(pictures(1), "none", "upright")  # type: ignore[arg-type]
+
+
+def test_ids() -> None:
+    assert episode_id("open", seed=3) == "open/seed_3"
+    assert episode_id("open", seed=3, initial_state=12) == "open/init_012_seed_3"
+    assert demonstration(seed=4).id == "put_the_bowl_on_the_stove/init_007_seed_4"
+    assert demonstration(seed=4, initial_state=None).id == "put_the_bowl_on_the_stove/seed_4"
+
+
+def bad(name: str, value: object) -> dict[str, object]:
+    return {name: value}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (bad("task", "a/b"), r"task: got 'a/b', expected letters"),
+        (bad("fps", 0.0), r"stove: fps: got 0.0, expected a number above 0"),
+        (bad("actions", np.zeros((5, 6))), r"stove: actions: got shape \(5, 6\), expected \(5, 7\)"),
+        (bad("actions", np.zeros((0, 7))), r"stove: actions: got shape \(0, 7\), expected \(T, 7\)"),
+        (bad("actions", np.full((5, 7), np.nan)), r"stove: actions: has NaN or infinite values"),
+        (bad("actions", np.full((5, 7), "x")), r"stove: actions: got <U1, expected numbers"),
+        (bad("joint_positions", np.zeros((4, 7))), r"joint_positions: got shape \(4, 7\), expected \(5, 7\)"),
+        (bad("gripper_positions", np.zeros((5, 1))), r"gripper_positions: got shape \(5, 1\), expected \(5, 2\)"),
+        (bad("ee_positions", np.zeros(5)), r"ee_positions: got shape \(5,\), expected \(5, 3\)"),
+        (bad("ee_quaternions", np.full((5, 4), np.inf)), r"ee_quaternions: has NaN or infinite"),
+        (bad("states", np.zeros((6, 11))), r"states: got shape \(6, 11\), expected \(5, S\)"),
+        (bad("rewards", np.full(5, 0.5)), r"rewards: expected 5 values of 0 or 1"),
+        (bad("dones", np.zeros(4)), r"dones: expected 5 values of 0 or 1"),
+        (bad("phases", ["a"] * 4), r"phases: got 4 values such as \['a', 'a', 'a'\], expected 5 names"),
+        (bad("phases", ["a", "", "a", "a", "a"]), r"phases: got 5 values"),
+        (bad("frames", {}), r"frames: got cameras \[\], expected some of"),
+        (bad("frames", {"front": pictures(5)}), r"frames: got cameras \['front'\]"),
+        (
+            bad("frames", {"agentview": pictures(4)}),
+            r"frames of agentview: got uint8 \(4, 32, 48, 3\), expected uint8 \(5,",
+        ),
+        (bad("frames", {"agentview": pictures(5).astype(float)}), r"frames of agentview: got float64"),
+    ],
+)
+def test_bad_demonstrations(changes: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        demonstration(5, **changes)
+
+
+def test_the_helper_tells_pictures_apart() -> None:
+    assert read_pictures(pictures(3, start=5)) == ([5, 6, 7], [0, 1, 2, 3])
+    assert read_pictures(pictures(2)[:, ::-1, ::-1]) == ([0, 1], [3, 2, 1, 0])
