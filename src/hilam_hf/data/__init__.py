@@ -1,7 +1,7 @@
 """Videos and episodes in, corpora and training samples out."""
 
-from ..libero_conventions import orient_frames
 from ..video import VIDEO_EXTENSIONS, VideoError, VideoInfo, VideoReader, check_video, resize_frames, write_video
+from ..video.orientation import orient_frames
 from .corpora.corpus import (
     CorpusStatistics,
     corpus_statistics,

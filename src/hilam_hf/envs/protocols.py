@@ -9,7 +9,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..libero_conventions import CAMERAS, ImageTransform, ProprioceptionLayout
+from ..libero_conventions import CAMERAS, ProprioceptionLayout
+from ..video.orientation import ImageTransform
 from .seeds import evaluation_seed
 
 Simulator = Literal["libero", "metaworld"]

@@ -1,20 +1,46 @@
-"""Video files: one reader and one writer, below every room that needs frames."""
+"""Video files and pictures, below every room that needs frames.
 
-from .video_file import (
-    VIDEO_EXTENSIONS,
-    VideoError,
-    VideoInfo,
-    VideoReader,
-    check_video,
-    decode_frames,
-    frame_rate,
-    image_size,
-    resize_frames,
-    write_video,
-)
+Names are imported when they are used: a simulator's process turns pictures without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .orientation import ImageTransform, orient_frames
+    from .video_file import (
+        VIDEO_EXTENSIONS,
+        VideoError,
+        VideoInfo,
+        VideoReader,
+        check_video,
+        decode_frames,
+        frame_rate,
+        image_size,
+        resize_frames,
+        write_video,
+    )
+
+_MODULES = {
+    "ImageTransform": "orientation",
+    "VIDEO_EXTENSIONS": "video_file",
+    "VideoError": "video_file",
+    "VideoInfo": "video_file",
+    "VideoReader": "video_file",
+    "check_video": "video_file",
+    "decode_frames": "video_file",
+    "frame_rate": "video_file",
+    "image_size": "video_file",
+    "orient_frames": "orientation",
+    "resize_frames": "video_file",
+    "write_video": "video_file",
+}
 
 __all__ = [
     "VIDEO_EXTENSIONS",
+    "ImageTransform",
     "VideoError",
     "VideoInfo",
     "VideoReader",
@@ -22,6 +48,17 @@ __all__ = [
     "decode_frames",
     "frame_rate",
     "image_size",
+    "orient_frames",
     "resize_frames",
     "write_video",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

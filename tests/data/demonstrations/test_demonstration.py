@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from hilam_hf.data import episode_id
-from hilam_hf.libero_conventions import orient_frames
+from hilam_hf.video.orientation import orient_frames
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
 # A picture whose four corners are 1 2 / 3 4, as the renderer gives it, and as it lies after each transform.

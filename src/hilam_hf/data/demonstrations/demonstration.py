@@ -19,15 +19,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from ...libero_conventions import (
-    ACTION_DIM,
-    CAMERAS,
-    ImageTransform,
-    ProprioceptionLayout,
-    layout_parts,
-    orient_frames,
-    proprioception,
-)
+from ...libero_conventions import ACTION_DIM, CAMERAS, ProprioceptionLayout, layout_parts, proprioception
+from ...video.orientation import ImageTransform, orient_frames
 
 _WIDTHS = {
     "actions": ACTION_DIM,

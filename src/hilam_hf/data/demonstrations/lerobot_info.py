@@ -16,7 +16,8 @@ import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from ...libero_conventions import ACTION_DIM, ImageTransform
+from ...libero_conventions import ACTION_DIM
+from ...video.orientation import ImageTransform
 
 VERSION = "v3.0"
 INFO_FILE = "meta/info.json"

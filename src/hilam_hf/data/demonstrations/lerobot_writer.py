@@ -29,8 +29,9 @@ import torch
 from numpy.typing import NDArray
 
 from ...files import atomic_path, disk_errors, write_text
-from ...libero_conventions import orient_frames, quaternion_to_axis_angle
+from ...libero_conventions import quaternion_to_axis_angle
 from ...video import write_video
+from ...video.orientation import orient_frames
 from .demonstration import RobotDemonstration
 from .lerobot_info import (
     ACTION_KEYS,

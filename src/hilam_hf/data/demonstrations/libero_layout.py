@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...files import disk_errors
-from ...libero_conventions import ImageTransform
 from ...optional import require
+from ...video.orientation import ImageTransform
 from .demonstration import check_phases, check_vectors
 
 SUFFIX = "_demo.hdf5"

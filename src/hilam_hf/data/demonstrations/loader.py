@@ -15,8 +15,9 @@ from typing import overload
 from tqdm import tqdm
 
 from ...files import disk_errors, write_text
-from ...libero_conventions import CAMERAS, ImageTransform, ProprioceptionLayout, check_image_transform, layout_parts
+from ...libero_conventions import CAMERAS, ProprioceptionLayout, layout_parts
 from ...video import write_video
+from ...video.orientation import ImageTransform, check_image_transform
 from ..episodes import METADATA_FILE
 from .demonstration import RobotEpisode
 from .lerobot_info import INFO_FILE

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...libero_conventions import ACTION_DIM, orient_frames, proprioception, proprioception_dim
+from ...libero_conventions import ACTION_DIM, proprioception, proprioception_dim
 from ...optional import require
+from ...video.orientation import orient_frames
 from ..protocols import Protocol, get_protocol
 from ..rendering import RenderQuality
 from .assets import find_assets
