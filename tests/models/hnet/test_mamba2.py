@@ -14,8 +14,9 @@ from torch import Tensor
 from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
 
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
-from hilam_hf.models.hnet.mamba2.layer import HNetMamba2, Mamba2State, init_mamba2_, scan_packed
-from hilam_hf.models.hnet.mamba2.settings import mamba2_settings
+from hilam_hf.models.hnet.configuration_hnet import mamba2_settings
+from hilam_hf.models.hnet.mamba2.layer import HNetMamba2, Mamba2State, init_mamba2_
+from hilam_hf.models.hnet.mamba2.scan import scan_packed
 from tests.helpers import require_shared
 
 SIZES = {"d_state": 8, "d_conv": 4, "expand": 2, "headdim": 16}

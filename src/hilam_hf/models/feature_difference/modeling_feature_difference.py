@@ -23,8 +23,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
 from ..frozen import FrozenNetwork, load_frozen
-from ..hnet.dynamic_chunking import upcast
 from ..latent_actions.dynamics import InverseDynamicsModel, check_frames, check_pair
+from ..numerics import upcast
 from .configuration_feature_difference import FeatureDifferenceConfig
 
 _ROLE, _OPTION = "image backbone", "backbone"

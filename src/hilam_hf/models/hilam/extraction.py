@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from ..hnet.dynamic_chunking import upcast
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
+from ..numerics import upcast
 from .skills import SegmentPieces, SkillExtraction
 
 if TYPE_CHECKING:

@@ -20,11 +20,12 @@ from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageT
 from ..hnet.packing import SequenceLayout
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
+from ..numerics import masked_mean
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
 from .latents import LatentSpace
-from .losses import draw_pairs, masked_mean, neighbours
+from .losses import draw_pairs, neighbours
 from .skills import SkillExtraction
 from .streaming import SkillStream
 from .video_input import as_float_frames

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from ..hnet.dynamic_chunking import upcast
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
+from ..numerics import upcast
 from .skills import SkillToken
 from .video_input import prepare_frames
 

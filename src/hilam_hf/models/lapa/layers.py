@@ -13,7 +13,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..attention import eager_attention
-from ..hnet.dynamic_chunking import upcast
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 
 _LOGIT_SCALE = 8.0

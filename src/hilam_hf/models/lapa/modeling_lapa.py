@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..hnet.dynamic_chunking import upcast
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 from .layers import Attention, LapaTransformer, PositionBias, PositionConv
 from .quantization import LatentQuantizer

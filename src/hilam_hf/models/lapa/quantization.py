@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from ..hnet.dynamic_chunking import upcast
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig, reducer_layers
 
 _EPSILON = 1e-12
