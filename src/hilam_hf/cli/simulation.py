@@ -23,7 +23,8 @@ ProtocolName = Annotated[
     str | None, typer.Option(help="openvla (LIBERO's default), lerobot, libero, baku, or metaworld (its default).")
 ]
 Assets = Annotated[
-    Path | None, typer.Option(help="Folder of LIBERO's assets; otherwise HILAM_LIBERO_ASSETS, or the Hub.")
+    Path | None,
+    typer.Option(help="Folder of LIBERO's assets; otherwise HILAM_LIBERO_ASSETS, the extra's, or the Hub's."),
 ]
 Quality = Annotated[
     str | None, typer.Option(help="Rendering quality, exact or fast; exact for LIBERO and fast for Meta-World.")

