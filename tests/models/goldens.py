@@ -93,7 +93,7 @@ def published_shapes(known: str) -> dict[str, dict[str, Any]]:
 
 def _lacks(folder: Path, what: str) -> NoReturn:
     """Ends a test for which a set has nothing: a chosen set need not be complete, the default one is."""
-    if "HILAM_GOLDENS" in os.environ:
+    if os.environ.get("HILAM_GOLDENS"):
         pytest.skip(f"the chosen set has no {what}")
     pytest.fail(f"{folder} has no {what}", pytrace=False)
 
