@@ -27,10 +27,11 @@ demo: setup ## videos to latent actions, skills and policies, with a report (DEM
 test: setup ## run every test (PYTEST_FLAGS="-k name" and others)
 	$(PYTEST) $(PYTEST_FLAGS)
 
-lint: setup ## style, formatting and types
+lint: setup ## style, formatting, types and which folder imports which
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache --no-logo
 
 format: setup ## put the code into the style that lint asks for
 	$(BIN)/ruff check --fix .

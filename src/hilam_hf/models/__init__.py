@@ -1,6 +1,7 @@
 """The models: one folder each, with configuration, modeling and, where there is one, processing and conversion.
 
-Importing any of them registers all of them with transformers' Auto classes.
+Modules beside the folders are what several models share, such as `attention` and `numerics`. Importing any model
+registers all of them with transformers' Auto classes.
 """
 
 from . import registration  # noqa: F401

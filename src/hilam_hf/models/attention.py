@@ -11,6 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from .numerics import upcast
+
 
 def eager_attention(
     module: nn.Module,
@@ -30,21 +32,22 @@ def eager_attention(
         query: (B, H, L, E).
         key: (B, H, K, E), as `value`.
         value: See `key`.
-        attention_mask: Added to the scores, of a shape that fits (B, H, L, K); or None.
+        attention_mask: Of a shape that fits (B, H, L, K): bool, True where attention is allowed; or floats, added to
+            the scores. None: all positions, or the causal ones.
         scaling: Factor on the scores.
         dropout: Probability of dropping a weight in training.
-        is_causal: Hide later positions. None: as the layer's own `is_causal` says.
+        is_causal: Without a mask, hide later positions. None: as the layer's own `is_causal` says.
         **kwargs: Options of other kernels, unused.
 
     Returns:
         The mixed values (B, L, H, E) and the weights (B, H, L, K).
     """
-    scores = query @ key.transpose(-1, -2) * scaling
-    scores = scores.to(torch.promote_types(scores.dtype, torch.float32))
-    if attention_mask is not None:
+    scores = upcast(query @ key.transpose(-1, -2)) * scaling
+    if attention_mask is None and (module.is_causal if is_causal is None else is_causal):
+        attention_mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if attention_mask is not None and attention_mask.dtype == torch.bool:
+        scores = scores.masked_fill(~attention_mask, -torch.inf)
+    elif attention_mask is not None:
         scores = scores + attention_mask
-    if module.is_causal if is_causal is None else is_causal:
-        future = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).triu(1)
-        scores = scores.masked_fill(future, float("-inf"))
     weights = F.dropout(scores.softmax(-1).to(value.dtype), dropout, module.training)
-    return (weights @ value).transpose(1, 2), weights
+    return (weights @ value).transpose(1, 2).contiguous(), weights

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
@@ -17,9 +16,8 @@ from hilam_hf.models.acting.execution import OpenLoop, TemporalAggregator
 from hilam_hf.models.acting.history import TokenHistory
 from hilam_hf.models.acting.normalization import Normalizer
 from hilam_hf.models.acting.policy import resize_frames
-from hilam_hf.models.baku import BakuConfig, BakuModel, BakuPolicy, convert_published_state_dict, load_published_weights
+from hilam_hf.models.baku import BakuConfig, BakuModel, BakuPolicy
 from hilam_hf.models.baku.modeling_baku import FilmLayer, SpatialSoftmax
-from tests.helpers import require_shared
 from tests.models.mixins import ModelTesterMixin
 
 TINY = {
@@ -304,45 +302,6 @@ def test_too_long_a_sequence_is_refused():
 def test_bad_config_is_named(changes: dict[str, Any], message: str):
     with pytest.raises(StrictDataclassError, match=message):
         tiny_config(**changes)
-
-
-def published_shapes() -> dict[str, list[int]]:
-    listed = json.loads((require_shared() / "goldens" / "models" / "keys_baku_libero.json").read_text())["state_dicts"]
-    return {f"{part}.{key}": entry["shape"] for part, entries in listed.items() for key, entry in entries.items()}
-
-
-def published_checkpoint() -> dict[str, Tensor]:
-    def tensor(name: str, shape: list[int]) -> Tensor:
-        if name.endswith(".attn.bias"):
-            return torch.ones(shape).tril()
-        if name.endswith(("pos_x", "pos_y")):
-            side = math.isqrt(shape[-1])
-            line = torch.linspace(-1, 1, side)
-            pair = torch.meshgrid(line, line, indexing="ij")
-            return pair[0 if name.endswith("x") else 1].reshape(shape)
-        return torch.full(shape, 0.5)
-
-    return {name: tensor(name, shape) for name, shape in published_shapes().items()}
-
-
-def test_published_key_list_fits_the_published_config():
-    model = BakuModel(BakuConfig(proprioception_dim=9))
-    load_published_weights(model, published_checkpoint())
-    assert all((value == 0.5).all() for value in model.state_dict().values())
-
-
-def test_conversion_refuses_unknown_missing_and_changed_keys():
-    model = BakuModel(BakuConfig(proprioception_dim=9))
-    published = published_checkpoint()
-    with pytest.raises(ValueError, match=r"Unknown key 'actor\._new'"):
-        load_published_weights(model, published | {"actor._new": torch.ones(1)})
-    with pytest.raises(ValueError, match=r"missing \['proprioception_projector\.input\.bias'\]"):
-        load_published_weights(model, {k: v for k, v in published.items() if k != "proprio_projector.0.bias"})
-    with pytest.raises(ValueError, match=r"unexpected \['proprioception_projector"):
-        load_published_weights(BakuModel(BakuConfig()), published)
-    mask = "actor._policy.transformer.h.0.attn.bias"
-    with pytest.raises(ValueError, match="differs from what this model computes"):
-        convert_published_state_dict({mask: torch.ones_like(published[mask])})
 
 
 def brute_force_aggregation(chunks: list[np.ndarray], starts: int, decay: float) -> np.ndarray:

@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from hilam_hf.models.hilam import HiLAMConfig, HiLAMModel
-from hilam_hf.models.hilam.losses import draw_pairs, masked_mean, neighbours
+from hilam_hf.models.hilam.losses import draw_pairs, neighbours
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
 from tests.models.hilam.test_hilam import DIM, RecordingDynamics, make_config, make_model, numbered_frames, padded_batch
 
@@ -53,13 +53,6 @@ def test_neighbours_lie_in_one_sequence() -> None:
     expected = [True, True, False, False, True]
     assert neighbours(SequenceLayout.from_mask(mask)).tolist() == expected
     assert neighbours(SequenceLayout.from_mask(mask, static=True)).tolist() == expected + [False] * 6
-
-
-def test_masked_mean_ignores_what_is_masked() -> None:
-    values, mask = torch.tensor([1.0, torch.nan, 5.0]), torch.tensor([True, False, True])
-    assert masked_mean(values, mask) == 3
-    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
-    assert masked_mean(values[::2], None) == 3
 
 
 def test_each_stage_has_its_own_weight() -> None:

@@ -11,16 +11,14 @@ from torch import Tensor
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
-from hilam_hf.models.hnet.attention import (
+from hilam_hf.models.hnet.attention import HNetAttention, attention_context, rotate
+from hilam_hf.models.hnet.attention_kernels import (
     BandedKernel,
     FlexKernel,
-    HNetAttention,
     PaddedKernel,
     SequenceKernel,
     VariableLengthKernel,
-    attention_context,
     attention_kernel,
-    rotate,
 )
 
 LENGTHS = [150, 3, 0, 64, 1, 37]

@@ -8,12 +8,13 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
 
 from hilam_hf.models.hnet import HNetModel
 from hilam_hf.models.hnet.convert_hnet import backbone_weights, convert_hnet, main
-from tests.helpers import require_shared
+from tests.models.goldens import load_case
+from tests.models.hnet.golden_cases import hnet_cases
 
 CONFIG: dict[str, Any] = {
     "arch_layout": ["T1", ["t1"], "t1"],
@@ -112,11 +113,9 @@ def test_the_dtype_is_kept(tmp_path: Path) -> None:
         assert_weights(loaded, weights)
 
 
-@pytest.mark.parametrize("name", ["hnet_attn", "hnet_mamba", "hnet_variants"])
+@pytest.mark.parametrize("name", hnet_cases("backbone"))
 def test_converted_models_give_the_published_numbers(name: str, tmp_path: Path) -> None:
-    folder = require_shared() / "goldens" / "hnet"
-    case = json.loads((folder / "index.json").read_text())["cases"][name]
-    tensors = load_file(folder / case["file"])
+    case, tensors = load_case(name, "hnet")
     weights = {key.removeprefix("weights/"): value for key, value in tensors.items() if key.startswith("weights/")}
     torch.save(published(weights, case["config"]["d_model"][0]), tmp_path / "hnet.pt")
     (tmp_path / "hnet.json").write_text(json.dumps(case["config"]))

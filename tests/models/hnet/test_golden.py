@@ -5,14 +5,10 @@ Every case that index.json lists in the folder `hnet` of HILAM_GOLDENS is run, s
 
 from __future__ import annotations
 
-import json
-import os
-from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch import Tensor
 
 from hilam_hf.models.hnet import (
@@ -25,42 +21,14 @@ from hilam_hf.models.hnet import (
     dechunk,
     ratio_loss,
 )
-from tests.helpers import require_shared
+from tests.models.goldens import Case, Tensors, load_case
+from tests.models.hnet.golden_cases import hnet_cases
 
 PROBABILITY = 1e-6
 OUTPUT = 1.5e-5
 GRADIENT = 3e-5
 GRADIENT_NORM = 1e-4
 MODES = ("masked", "packed")
-
-Tensors = dict[str, Tensor]
-
-
-def goldens_folder() -> Path:
-    chosen = os.environ.get("HILAM_GOLDENS")
-    return (Path(chosen) if chosen else Path(__file__).resolve().parents[3].parent / "shared" / "goldens") / "hnet"
-
-
-def index() -> dict[str, Any]:
-    path = goldens_folder() / "index.json"
-    return json.loads(path.read_text()) if path.is_file() else {"cases": {}}
-
-
-def cases(prefix: str) -> list[Any]:
-    """The cases of one kind; one failing or skipping placeholder where the set is absent."""
-    names = [name for name in index()["cases"] if name.startswith(prefix)]
-    return names or [pytest.param(None, id=f"no-{prefix}")]
-
-
-def load(name: str | None) -> tuple[dict[str, Any], Tensors]:
-    if name is None:
-        if "HILAM_GOLDENS" in os.environ:
-            assert goldens_folder().is_dir(), f"HILAM_GOLDENS names no folder with hnet in it: {goldens_folder()}"
-            pytest.skip("the chosen set has no case of this kind")
-        require_shared()
-        pytest.fail(f"{goldens_folder()} lists no case of this kind")
-    case = index()["cases"][name]
-    return case, load_file(goldens_folder() / case["file"])
 
 
 def layout_of(tensors: Tensors, mode: str, packed_key: str = "in/packed/cu_seqlens") -> SequenceLayout:
@@ -88,9 +56,9 @@ def assert_gradient(actual: Tensor | None, expected: Tensor, what: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", cases("dc_routing"))
+@pytest.mark.parametrize("name", hnet_cases("routing"))
 def test_golden_routing(name: str, mode: str) -> None:
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     layout = layout_of(tensors, mode)
     module = RoutingModule(case["config"]["d_model"])
     module.load_state_dict({k.removeprefix("weights/"): v for k, v in tensors.items() if k.startswith("weights/")})
@@ -110,9 +78,9 @@ def test_golden_routing(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", cases("dc_chunk"))
+@pytest.mark.parametrize("name", hnet_cases("chunk"))
 def test_golden_chunk(name: str, mode: str) -> None:
-    _, tensors = load(name)
+    _, tensors = load_case(name, "hnet")
     layout = layout_of(tensors, mode)
     result = chunk(
         rows(tensors, "in/{mode}/hidden_states", mode, layout),
@@ -130,9 +98,9 @@ def test_golden_chunk(name: str, mode: str) -> None:
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", cases("dc_dechunk"))
+@pytest.mark.parametrize("name", hnet_cases("dechunk"))
 def test_golden_dechunk(name: str, mode: str) -> None:
-    _, tensors = load(name)
+    _, tensors = load_case(name, "hnet")
     layout = layout_of(tensors, mode, "in/packed/cu_seqlens_tokens")
     boundary_mask = rows(tensors, "in/{mode}/boundary_mask", mode, layout)
     prob = tensors[f"in/{mode}/boundary_prob"].requires_grad_()
@@ -151,9 +119,9 @@ def test_golden_dechunk(name: str, mode: str) -> None:
     assert_gradient(prob.grad, tensors[f"out/{mode}/grad/boundary_prob_ema_float64"], "boundary_prob")
 
 
-@pytest.mark.parametrize("name", cases("load_balancing"))
+@pytest.mark.parametrize("name", hnet_cases("ratio loss"))
 def test_golden_load_balancing(name: str) -> None:
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     ratios = tensors["in/N"].tolist()
     stages = {key.removeprefix("in/").rsplit("/", 1)[0] for key in tensors if key.endswith("/boundary_prob")}
     assert stages
@@ -168,9 +136,9 @@ def test_golden_load_balancing(name: str) -> None:
 
 @pytest.mark.parametrize("attn_implementation", ["sdpa", "eager"])
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("name", cases("hnet_"))
+@pytest.mark.parametrize("name", hnet_cases("backbone"))
 def test_golden_hnet(name: str, mode: str, attn_implementation: str) -> None:
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     model = golden_model(case, tensors, attn_implementation)
     hidden = tensors[f"in/{mode}/hidden_states"].requires_grad_()
     captured = capture_packed_outputs(model)
@@ -196,9 +164,9 @@ def test_golden_hnet(name: str, mode: str, attn_implementation: str) -> None:
             assert_gradient(parameter.grad, stored, key)
 
 
-@pytest.mark.parametrize("name", cases("hnet_"))
+@pytest.mark.parametrize("name", hnet_cases("backbone"))
 def test_golden_hnet_ratio_loss(name: str) -> None:
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     model = golden_model(case, tensors, "sdpa")
     for mode in MODES:
         hidden = tensors[f"in/{mode}/hidden_states"].clone().requires_grad_()
@@ -226,7 +194,7 @@ def test_golden_hnet_ratio_loss(name: str) -> None:
                 assert_gradient(parameter.grad, stored, key)
 
 
-def golden_model(case: dict[str, Any], tensors: Tensors, attn_implementation: str) -> HNetModel:
+def golden_model(case: Case, tensors: Tensors, attn_implementation: str) -> HNetModel:
     config = HNetConfig.from_published(case["config"], attn_implementation=attn_implementation)
     model = HNetModel(config)
     assert model.config._attn_implementation == attn_implementation

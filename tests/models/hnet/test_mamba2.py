@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import json
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from safetensors.torch import load_file
 from torch import Tensor
 from transformers.models.mamba2.modeling_mamba2 import mamba2_chunk_scan
 
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
-from hilam_hf.models.hnet.mamba2.layer import HNetMamba2, Mamba2State, init_mamba2_, scan_packed
-from hilam_hf.models.hnet.mamba2.settings import mamba2_settings
-from tests.helpers import require_shared
+from hilam_hf.models.hnet.configuration_hnet import mamba2_settings
+from hilam_hf.models.hnet.mamba2.layer import HNetMamba2, Mamba2State, init_mamba2_
+from hilam_hf.models.hnet.mamba2.scan import scan_packed
+from tests.models.goldens import golden_cases, load_case
 
 SIZES = {"d_state": 8, "d_conv": 4, "expand": 2, "headdim": 16}
 LENGTHS = [5, 130, 1, 70, 200]  # within a chunk of rows, over its end, over several
@@ -121,14 +121,19 @@ def test_the_scan_agrees_with_transformers() -> None:
     torch.testing.assert_close(actual.view_as(expected), expected, rtol=1e-4, atol=2e-5)
 
 
-def test_published_layers_give_the_published_rows() -> None:
-    """The two Mamba2 layers of the golden case's first encoder, summed over the residual stream."""
-    folder = require_shared() / "goldens" / "hnet"
-    case = json.loads((folder / "index.json").read_text())["cases"]["hnet_mamba"]
-    config, tensors = HNetConfig.from_published(case["config"]), load_file(folder / case["file"])
+def only_mamba2(layout: Any) -> bool:
+    """Whether a published layout's first encoder consists of Mamba2 layers without MLPs."""
+    return len(layout) == 3 and re.fullmatch(r"m\d+", layout[0]) is not None
+
+
+@pytest.mark.parametrize("name", golden_cases(lambda case: only_mamba2(case["config"].get("arch_layout", ())), "hnet"))
+def test_published_layers_give_the_published_rows(name: str) -> None:
+    """The Mamba2 layers of a golden case's first encoder, summed over the residual stream."""
+    case, tensors = load_case(name, "hnet")
+    config = HNetConfig.from_published(case["config"])
     mask = tensors["in/masked/mask"]
     layout, residual = layout_of(mask.sum(1).tolist()), tensors["in/masked/hidden_states"][mask]
-    for number in range(2):
+    for number in range(len(config.stages[0].stacks[0])):
         prefix = f"weights/encoder.layers.{number}."
         weights = {key.removeprefix(prefix): value for key, value in tensors.items() if key.startswith(prefix)}
         norm = weights.pop("norm1.weight")

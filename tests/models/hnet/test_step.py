@@ -10,7 +10,9 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from hilam_hf.models.hnet import HNetModel
-from tests.models.hnet.test_golden import OUTPUT, PROBABILITY, assert_within, cases, golden_model, load
+from tests.models.goldens import load_case
+from tests.models.hnet.golden_cases import hnet_cases
+from tests.models.hnet.test_golden import OUTPUT, PROBABILITY, assert_within, golden_model
 from tests.models.hnet.test_hnet import make_model
 
 MIXED: dict[str, Any] = {
@@ -129,9 +131,9 @@ def test_a_step_needs_one_row_for_each_sequence() -> None:
         model.step(torch.randn(3, 32), model.new_cache(2))
 
 
-@pytest.mark.parametrize("name", cases("hnet_"))
+@pytest.mark.parametrize("name", hnet_cases("backbone"))
 def test_golden_step(name: str) -> None:
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     model = golden_model(case, tensors, "sdpa")
     cache = model.new_cache()
     steps = [model.step(row, cache) for row in tensors["in/step/hidden_states"].unbind(1)]
@@ -147,10 +149,10 @@ def test_golden_step(name: str) -> None:
         assert_within(prob, tensors[f"{stored}/boundary_prob"][:, 1], PROBABILITY, stored)
 
 
-@pytest.mark.parametrize("name", cases("hnet_"))
+@pytest.mark.parametrize("name", hnet_cases("backbone"))
 def test_golden_sequences_step_together(name: str) -> None:
     """Steps of a batch give the packed values, which the published code does not reach."""
-    case, tensors = load(name)
+    case, tensors = load_case(name, "hnet")
     model = golden_model(case, tensors, "sdpa")
     sequences = list(tensors["in/packed/hidden_states"].split(tensors["in/packed/cu_seqlens"].diff().tolist()))
     rows = []

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +14,7 @@ from transformers import AutoImageProcessor
 
 from hilam_hf.models.lapa import LapaModel
 from hilam_hf.models.lapa.convert_lapa import config_of, convert_lapa, main, rename_published
-from tests.models.goldens import golden_folder
+from tests.models.goldens import published_shapes
 
 WIDTH, INNER, HEADS, HEAD_DIM, CODE_DIM, ENTRIES, PATCH = 24, 64, 3, 4, 5, 7, 4
 SIZES = {"image_size": 32, "num_codes": 4}
@@ -136,7 +135,7 @@ def test_sizes_are_read_off_the_weights() -> None:
 
 
 def test_the_published_names_and_shapes_fit_the_defaults() -> None:
-    keys = json.loads((golden_folder() / "keys_lapa_laq.json").read_text())["tensors"]
+    keys = published_shapes("vq.codebooks")
     with torch.device("meta"):
         weights = rename_published(
             {f"module.{name}": torch.zeros(entry["shape"]) for name, entry in keys.items() if "beta" not in name}
@@ -184,7 +183,7 @@ def test_damaged_and_missing_files_are_named(tmp_path: Path) -> None:
 
 
 def test_another_architecture_is_refused(tmp_path: Path) -> None:
-    keys = json.loads((golden_folder() / "keys_uniskill_idm.json").read_text())["tensors"]
+    keys = published_shapes("skill_proj.bias")
     weights = {name: torch.zeros(1) for name in keys}
     with pytest.raises(ValueError, match=rf"got {len(weights)} unknown names \(.*expected those of LAPA's"):
         convert_lapa(saved(weights, tmp_path), tmp_path / "out")

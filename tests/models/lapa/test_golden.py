@@ -6,7 +6,6 @@ pass with its noise, gradients, and the codes' usage.
 
 from __future__ import annotations
 
-import json
 import zlib
 from collections.abc import Iterator
 from typing import Any, NamedTuple
@@ -19,7 +18,7 @@ from torch import Tensor, nn
 from hilam_hf.models.lapa import LapaConfig, LapaModel
 from hilam_hf.models.lapa.convert_lapa import model_from_published, rename_published
 from hilam_hf.models.lapa.quantization import LatentQuantizer, replacements
-from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
+from tests.models.goldens import Case, Tensors, case_names, check_golden, load_case, manifest_of, weights_recipe
 
 GRAD_NORM_REL = 1e-5
 GRAD_NORM_ABS = 1e-7
@@ -28,23 +27,15 @@ GRAD_NORM_ABS = 1e-7
 class Golden(NamedTuple):
     """A case with its model, frames and (B, N, E) training noise."""
 
-    case: dict[str, Any]
-    tensors: dict[str, Tensor]
+    case: Case
+    tensors: Tensors
     model: LapaModel
     frames: Tensor
     next_frames: Tensor
     noise: Tensor
 
     def check(self, name: str, actual: Tensor) -> None:
-        expected = self.tensors[name]
-        atol = self.case["tensors"][name].get("suggested_atol", 0)
-        torch.testing.assert_close(
-            actual.detach().double().reshape(expected.shape),
-            expected.double(),
-            rtol=0,
-            atol=atol,
-            msg=lambda message: f"{name} {message}",
-        )
+        check_golden(self.case, self.tensors, name, actual)
 
     def check_all(self, results: dict[str, Tensor], *, training: bool) -> None:
         """Every output of the case that belongs to this pass, and no other."""
@@ -59,8 +50,7 @@ class Golden(NamedTuple):
 def loaded(request: pytest.FixtureRequest) -> Iterator[Golden]:
     case, tensors = load_case(request.param)
     config = case["config"]
-    manifest = json.loads((golden_folder() / case["weights_manifest"]).read_text())
-    weights = {entry["name"]: filled(entry, case["weight_seed"]) for entry in manifest}
+    weights = {entry["name"]: filled(entry, case["weight_seed"], tensors) for entry in manifest_of(case)}
     model = model_from_published(weights, image_size=config["image_size"], num_codes=config["code_seq_len"])
     frames, next_frames = (tensors["inputs/video"].float() / 255).unbind(2)
     noise = tensors["inputs/train_noise"].view(len(frames), config["code_seq_len"], -1)
@@ -74,19 +64,18 @@ def golden(loaded: Golden) -> Golden:
     return loaded
 
 
-def filled(entry: dict[str, Any], seed: int, block: int = 1 << 16) -> Tensor:
-    """What the recipe fills a parameter with, in wrapping 32-bit arithmetic and in cache: 20 times as fast."""
-    count = int(np.prod(entry["shape"]))
-    values = np.zeros(count, dtype=np.float32)
-    assert entry["kind"] in ("hash", "zeros")
-    if entry["kind"] == "hash":
-        start = mixed(np.array([zlib.crc32(entry["name"].encode()) + seed * 0x9E3779B9 & 0xFFFFFFFF], dtype=np.uint32))
-        steps = np.arange(block, dtype=np.uint32) * np.uint32(0x9E3779B1)
-        for first in range(0, count, block):
-            part = values[first : first + block]
-            numbers = (steps[: len(part)] + np.uint32(first * 0x9E3779B1 & 0xFFFFFFFF)) ^ start
-            unit = (mixed(numbers) >> np.uint32(8)) * 2.0**-23 - 1.0
-            part[:] = entry["offset"] + entry["scale"] * unit
+def filled(entry: dict[str, Any], seed: int, tensors: Tensors, block: int = 1 << 16) -> Tensor:
+    """What the recipe fills a parameter with; its hash in wrapping 32-bit arithmetic and in cache: 20 times as fast."""
+    if entry["kind"] != "hash":
+        return torch.as_tensor(weights_recipe().fill(entry, seed, tensors))
+    values = np.empty(int(np.prod(entry["shape"])), dtype=np.float32)
+    start = mixed(np.array([zlib.crc32(entry["name"].encode()) + seed * 0x9E3779B9 & 0xFFFFFFFF], dtype=np.uint32))
+    steps = np.arange(block, dtype=np.uint32) * np.uint32(0x9E3779B1)
+    for first in range(0, len(values), block):
+        part = values[first : first + block]
+        numbers = (steps[: len(part)] + np.uint32(first * 0x9E3779B1 & 0xFFFFFFFF)) ^ start
+        unit = (mixed(numbers) >> np.uint32(8)) * 2.0**-23 - 1.0
+        part[:] = entry["offset"] + entry["scale"] * unit
     return torch.from_numpy(values.reshape(entry["shape"]))
 
 
@@ -102,13 +91,13 @@ def our_parameter(model: LapaModel, published: str) -> nn.Parameter | None:
     return model.get_parameter(names[0]) if names else None
 
 
-@pytest.mark.parametrize("name", ["lapa_laq_small"])
-def test_golden_filling_is_the_recipes(name: str) -> None:
-    case, _ = load_case(name)
-    manifest = json.loads((golden_folder() / case["weights_manifest"]).read_text())
-    expected = weights_recipe().fill_all(manifest, case["weight_seed"])
-    for entry in manifest:
-        assert np.array_equal(filled(entry, case["weight_seed"], block=1000).numpy(), expected[entry["name"]])
+def test_golden_filling_is_the_recipes() -> None:
+    """On the case with the fewest parameters."""
+    cases = (load_case(name) for name in case_names("lapa_laq"))
+    case, tensors = min(cases, key=lambda loaded: sum(np.prod(entry["shape"]) for entry in manifest_of(loaded[0])))
+    for entry in manifest_of(case):
+        expected = weights_recipe().fill(entry, case["weight_seed"], tensors)
+        assert np.array_equal(filled(entry, case["weight_seed"], tensors, block=1000).numpy(), expected)
 
 
 @torch.no_grad()
@@ -169,7 +158,7 @@ def test_golden_training(golden: Golden) -> None:
     assert gradients
     for name in gradients:
         golden.check(name, our_parameter(model, name.removeprefix("grads/")).grad)
-    for name, norm in (golden.case["grad_norms"] or {}).items():
+    for name, norm in (golden.case.get("grad_norms") or {}).items():
         parameter = our_parameter(model, name)
         if parameter is None:
             assert not norm, f"{name} takes part in the published model"

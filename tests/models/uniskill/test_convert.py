@@ -19,7 +19,7 @@ from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
 from hilam_hf.models.uniskill.convert_uniskill import convert_uniskill, main, rename_idm
 from hilam_hf.models.uniskill.modeling_uniskill_fdm import UniSkillFDM
 from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
-from tests.models.goldens import golden_folder
+from tests.models.goldens import golden_folder, published_shapes
 from tests.models.mixins import architecture_of
 
 LATENT, CONDITION = 6, 12
@@ -45,10 +45,6 @@ VAE: dict[str, Any] = {
 SCHEDULER: dict[str, Any] = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
 
 
-def published_shapes() -> dict[str, dict[str, Any]]:
-    return json.loads((golden_folder() / "keys_uniskill_idm.json").read_text())["tensors"]
-
-
 def tensor_of(name: str, shape: list[int], dtype: str) -> Tensor:
     if dtype == "int64":
         return torch.tensor(7)
@@ -60,7 +56,7 @@ def published(width: int = 16, layers: int = 2, side: int = 2) -> dict[str, Tens
     """The published layout with a narrow, shallow transformer on frames of `16 * side` pixels."""
     sizes = {256: width, 768: 3 * width, 1024: 4 * width, 64: LATENT, 196: side**2}
     weights = {}
-    for name, entry in published_shapes().items():
+    for name, entry in published_shapes("skill_proj.bias").items():
         shape = list(entry["shape"])
         if name.startswith("transformer.layers.") and int(name.split(".")[2]) >= layers:
             continue
@@ -109,7 +105,7 @@ def convert(checkpoint: Path, out: Path, **options: Any) -> Any:
 
 def test_the_published_layout_is_the_default_model(tmp_path: Path) -> None:
     torch.manual_seed(0)
-    weights = {name: tensor_of(name, **entry) for name, entry in published_shapes().items()}
+    weights = {name: tensor_of(name, **entry) for name, entry in published_shapes("skill_proj.bias").items()}
     torch.save(weights, tmp_path / "idm.pth")
     idm, fdm = convert_uniskill(tmp_path / "idm.pth", tmp_path / "out")
     assert fdm is None

@@ -6,7 +6,6 @@ belongs to the forward dynamics model here.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,20 +17,13 @@ from torch import Tensor
 from hilam_hf.models.uniskill import UniSkillIDM
 from hilam_hf.models.uniskill.convert_uniskill import infer_idm_config, rename_idm
 from hilam_hf.models.uniskill.depth import depth_patches, resize_depth, scale_depth
-from tests.models.goldens import case_names, golden_folder, load_case, weights_recipe
+from tests.models.goldens import Tensors, case_names, check_golden, check_held, load_case, published_weights
 
 PARAMETERS = ("grads/", "outputs/after_train_forward/")
+TRAINING = ("train_mode_", "after_train_forward/")
 
 
-def published_weights(case: dict[str, Any], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The parameters of a case by their published names."""
-    manifest = json.loads((golden_folder() / case["weights_manifest"]).read_text())
-    stored = {name: tensor.numpy() for name, tensor in tensors.items() if name.startswith("weights/")}
-    weights = weights_recipe().fill_all(manifest, case["weight_seed"], stored)
-    return {name: torch.as_tensor(array) for name, array in weights.items()}
-
-
-def load_idm(published: Mapping[str, Tensor], config: dict[str, Any]) -> tuple[UniSkillIDM, dict[str, Tensor]]:
+def load_idm(published: Mapping[str, Tensor], config: dict[str, Any]) -> tuple[UniSkillIDM, Tensors]:
     """The model and the projection to the condition; its size comes from the shapes, and must be the case's."""
     weights, condition = rename_idm(published)
     inferred = infer_idm_config(weights, num_attention_heads=config["num_heads"])
@@ -54,29 +46,7 @@ def our_name(published: str) -> str:
     return next(iter({**weights, **condition}))
 
 
-def assert_golden(case: dict[str, Any], tensors: dict[str, Tensor], name: str, actual: Tensor) -> None:
-    expected = tensors[name]
-    torch.testing.assert_close(
-        actual.detach().double().reshape(expected.shape),
-        expected.double(),
-        rtol=0,
-        atol=case["tensors"][name].get("suggested_atol", 0),
-        msg=lambda m: f"{name} {m}",
-    )
-
-
-def assert_all_golden(
-    case: dict[str, Any], tensors: dict[str, Tensor], outputs: dict[str, Tensor], names: set[str]
-) -> None:
-    """Compares what the case holds of `outputs`, which together with `names` must be all that it holds."""
-    held = {name for name in tensors if name.startswith("outputs/") and not name.startswith(PARAMETERS)}
-    assert held <= {f"outputs/{name}" for name in outputs.keys() | names}
-    for name, value in outputs.items():
-        if f"outputs/{name}" in tensors:
-            assert_golden(case, tensors, f"outputs/{name}", value)
-
-
-def inputs_of(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+def inputs_of(tensors: Tensors) -> Tensors:
     frames, depth = tensors["inputs/images"] / 255, tensors["inputs/depth"]
     return {"frames": frames[:, 0], "next_frames": frames[:, 1], "depth": depth[:, 0], "next_depth": depth[:, 1]}
 
@@ -98,7 +68,7 @@ def test_golden_evaluation(name: str) -> None:
         "transformer_tokens": output.last_hidden_state,
         "pooled": model.proj(output.last_hidden_state[:, -1].mean(1)),
     }
-    assert_all_golden(case, tensors, outputs, {"train_mode_latent", "train_mode_mean_square"})
+    check_held(case, tensors, outputs, others=lambda name: name.startswith(TRAINING))
 
 
 @pytest.mark.parametrize("name", case_names("uniskill_idm"))
@@ -108,8 +78,8 @@ def test_golden_training_mode(name: str) -> None:
     latent = project(model.train()(**inputs_of(tensors)).latents, condition)
     loss = latent.square().mean()
     loss.backward()
-    assert_golden(case, tensors, "outputs/train_mode_latent", latent)
-    assert_golden(case, tensors, "outputs/train_mode_mean_square", loss)
+    check_golden(case, tensors, "outputs/train_mode_latent", latent)
+    check_golden(case, tensors, "outputs/train_mode_mean_square", loss)
     gradients = {name: parameter.grad for name, parameter in model.named_parameters()}
     gradients |= {name: value.grad for name, value in condition.items()}
     state = model.state_dict()
@@ -118,7 +88,7 @@ def test_golden_training_mode(name: str) -> None:
     for key in checked:
         prefix = next(prefix for prefix in PARAMETERS if key.startswith(prefix))
         values = gradients if prefix == "grads/" else state
-        assert_golden(case, tensors, key, values[our_name(key.removeprefix(prefix))])
+        check_golden(case, tensors, key, values[our_name(key.removeprefix(prefix))])
 
 
 @pytest.mark.parametrize("name", case_names("uniskill_extraction"))
@@ -132,4 +102,4 @@ def test_golden_extraction(name: str) -> None:
     frames = F.interpolate(frames, size=(size, size), mode="bilinear", align_corners=False)
     features = model.extract_features(frames, resize_depth(tensors["inputs/raw_depth"], size))
     skills = model.encode_features(features[:-interval], features[interval:])
-    assert_golden(case, tensors, "outputs/skills", skills)
+    check_golden(case, tensors, "outputs/skills", skills)

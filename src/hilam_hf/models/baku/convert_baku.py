@@ -47,6 +47,7 @@ _ENCODER_RENAMES = [
 ]
 _CAUSAL_MASK = re.compile(r"actor\._policy\.transformer\.h\.\d+\.attn\.bias")
 _GRID = re.compile(r"encoder\w*\.projection_layer\.spatial_softmax\.pos_([xy])")
+_FILM = re.compile(r"vision_encoders\.\w+\.films\.")
 _ENCODER = re.compile(r"encoder(?:_(\w+))?\.(.+)")
 
 
@@ -93,11 +94,16 @@ def convert_published_state_dict(published: Mapping[str, Tensor]) -> dict[str, T
 def load_published_weights(model: BakuModel, published: Mapping[str, Tensor]) -> BakuModel:
     """Loads published weights into `model` in place, strictly.
 
+    Released encoders hold FiLM layers even where they are trained without FiLM; a model with `film_source=None` leaves
+    those out.
+
     Raises:
         ValueError: Keys are unknown, missing or unexpected for the model's config.
         RuntimeError: A tensor has another shape than the config gives.
     """
     converted = convert_published_state_dict(published)
+    if model.config.film_source is None:
+        converted = {name: tensor for name, tensor in converted.items() if not _FILM.match(name)}
     expected = set(model.state_dict())
     missing, unexpected = sorted(expected - set(converted)), sorted(set(converted) - expected)
     if missing or unexpected:

@@ -21,6 +21,7 @@ from transformers.utils import ModelOutput
 
 from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
+from ..numerics import masked_mean
 from .configuration_baku import BakuConfig
 
 SHARED_ENCODER = "shared"
@@ -448,14 +449,6 @@ def masked_targets(predictions: Tensor, targets: Tensor, mask: Tensor | None = N
     So padding of any value, NaN included, reaches neither the loss nor the gradient.
     """
     return targets if mask is None else torch.where(mask[..., None].bool(), targets, predictions.detach())
-
-
-def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean of (..., A) values over the vectors that the mask (...) keeps; 0 where it keeps none."""
-    if mask is None:
-        return values.mean()
-    weights = mask.to(values.dtype)[..., None].expand_as(values)
-    return (values * weights).sum() / weights.sum().clamp(min=1)
 
 
 def _optional_projector(in_features: int | None, token_dim: int) -> Projector | None:

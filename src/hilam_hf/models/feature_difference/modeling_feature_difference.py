@@ -15,6 +15,7 @@ from functools import cache
 from typing import NamedTuple
 
 import torch
+from einops import rearrange
 from scipy.linalg import eigh
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -23,8 +24,8 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
 from ..frozen import FrozenNetwork, load_frozen
-from ..hnet.dynamic_chunking import upcast
 from ..latent_actions.dynamics import InverseDynamicsModel, check_frames, check_pair
+from ..numerics import upcast
 from .configuration_feature_difference import FeatureDifferenceConfig
 
 _ROLE, _OPTION = "image backbone", "backbone"
@@ -310,9 +311,9 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
         if self.config.pooling == "mean":
             return patches.mean(1)
         side = self.config.patches_per_side(network.config)
-        grid = patches.transpose(1, 2).unflatten(2, (side, side))  # (B, E, sqrt(S), sqrt(S))
+        grid = rearrange(patches, "b (h w) e -> b e h w", h=side)
         cells = F.adaptive_avg_pool2d(grid, self.config.grid_size)
-        return cells.flatten(2).transpose(1, 2).flatten(1)  # (B, cells * E), cells row by row
+        return rearrange(cells, "b e h w -> b (h w e)")
 
     def _features_of(self, frames: Tensor, next_frames: Tensor) -> tuple[Tensor, Tensor]:
         check_pair(frames, next_frames)

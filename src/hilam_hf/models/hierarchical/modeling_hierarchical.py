@@ -17,9 +17,10 @@ from transformers.utils import ModelOutput
 from ..acting.normalization import Normalizer
 from ..acting.policy import ActingMixin, PolicyInputs
 from ..baku.configuration_baku import BakuConfig
-from ..baku.modeling_baku import BakuModel, masked_mean, masked_targets
+from ..baku.modeling_baku import BakuModel, masked_targets
 from ..baku.policy_baku import Statistics, add_step, optional_normalizer, require_normalizer
 from ..loading import StrictLoadingMixin
+from ..numerics import masked_mean
 from .configuration_hierarchical import HierarchicalPolicyConfig
 from .finetuning import finetuning_config, lora_targets, rebuild_trunk
 

@@ -6,24 +6,21 @@ Shapes: B sequences, T latent actions of one, P packed rows, S segments, d width
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from ..hnet.dynamic_chunking import upcast
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
+from ..numerics import upcast
+from .segmenter import Segmenter
 from .skills import SegmentPieces, SkillExtraction
-
-if TYPE_CHECKING:
-    from .modeling_hilam import HiLAMModel
 
 PIECE_LENGTH = 256
 """Latent actions of a sequence that run through the backbone at a time."""
 
 
-def extract(model: HiLAMModel, sequences: list[Tensor], piece_length: int = PIECE_LENGTH) -> list[SkillExtraction]:
+def extract(model: Segmenter, sequences: list[Tensor], piece_length: int = PIECE_LENGTH) -> list[SkillExtraction]:
     """Segments sequences at every stage.
 
     Args:
@@ -56,10 +53,10 @@ def extract(model: HiLAMModel, sequences: list[Tensor], piece_length: int = PIEC
     ]
 
 
-def _run_in_pieces(model: HiLAMModel, sequences: list[Tensor], piece_length: int) -> Iterator[tuple[StageTokens, ...]]:
+def _run_in_pieces(model: Segmenter, sequences: list[Tensor], piece_length: int) -> Iterator[tuple[StageTokens, ...]]:
     """The stages' tokens of one piece of every sequence after the other."""
     longest = max(len(sequence) for sequence in sequences)
-    cache = None if longest <= piece_length else model.hnet.new_cache(len(sequences))
+    cache = None if longest <= piece_length else model.new_cache(len(sequences))
     for start in range(0, longest, piece_length):
         pieces = [sequence[start : start + piece_length] for sequence in sequences]
         layout = SequenceLayout.from_lengths([len(piece) for piece in pieces], device=model.device)

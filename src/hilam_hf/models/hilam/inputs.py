@@ -14,12 +14,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ..latent_actions.pair_encoding import join_pieces
+from .segmenter import Segmenter
 from .video_input import FrameSource, is_decoder
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
-
-    from .modeling_hilam import HiLAMModel
 
 SkillInput: TypeAlias = "str | Path | VideoDecoder | Tensor | NDArray[Any]"
 """One video or one sequence of latent actions."""
@@ -32,7 +31,7 @@ def is_one_sequence(inputs: Any) -> bool:
     return isinstance(inputs, (str, Path)) or is_decoder(inputs)
 
 
-def latents_of(model: HiLAMModel, sequence: SkillInput, fps: float | None) -> Tensor:
+def latents_of(model: Segmenter, sequence: SkillInput, fps: float | None) -> Tensor:
     """The latent actions (T, D) of one input, on the CPU: checked where they are given, computed from a video.
 
     Args:
@@ -50,11 +49,10 @@ def latents_of(model: HiLAMModel, sequence: SkillInput, fps: float | None) -> Te
         )
     if isinstance(sequence, (Tensor, np.ndarray)) and sequence.ndim != 4:
         return model.check_latents(torch.as_tensor(sequence)).cpu()
-    model.require_idm()
     return _encode(model, FrameSource(sequence, *model.frame_format), fps)
 
 
-def _encode(model: HiLAMModel, source: FrameSource, fps: float | None) -> Tensor:
+def _encode(model: Segmenter, source: FrameSource, fps: float | None) -> Tensor:
     stride = model.config.stride_at(source.fps if fps is None else fps)
     if len(source) <= stride:
         raise ValueError(
@@ -62,5 +60,5 @@ def _encode(model: HiLAMModel, source: FrameSource, fps: float | None) -> Tensor
             "Use a longer video."
         )
     return model.check_latents(
-        join_pieces(latents.cpu() for latents in model.idm.encode_chunks(source.pieces(), stride))
+        join_pieces(latents.cpu() for latents in model.require_idm().encode_chunks(source.pieces(), stride))
     )

@@ -10,9 +10,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..hnet.dynamic_chunking import upcast
+from ..numerics import masked_mean, upcast
 from .configuration_hilam import HiLAMConfig
-from .losses import masked_mean
 
 
 class CodeEmbedding(nn.Embedding):

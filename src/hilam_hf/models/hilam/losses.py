@@ -13,13 +13,6 @@ from torch import Tensor
 from ..hnet.packing import SequenceLayout
 
 
-def masked_mean(values: Tensor, mask: Tensor | None) -> Tensor:
-    """Mean of (P,) `values` where `mask` (P,) is True, everywhere without a mask; 0 if it is nowhere."""
-    if mask is None:
-        return values.mean()
-    return torch.where(mask, values, torch.zeros_like(values)).sum() / mask.sum().clamp(min=1)
-
-
 def neighbours(layout: SequenceLayout) -> Tensor:
     """(P - 1,) bool: whether rows t and t + 1 follow each other in one sequence."""
     is_pair = ~layout.is_start[1:]

@@ -18,13 +18,15 @@ from ..hnet.cache import LevelCache
 from ..hnet.dynamic_chunking import ratio_loss
 from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageTokens, padded_stage
 from ..hnet.packing import SequenceLayout
+from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
+from ..numerics import masked_mean
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
 from .latents import LatentSpace
-from .losses import draw_pairs, masked_mean, neighbours
+from .losses import draw_pairs, neighbours
 from .skills import SkillExtraction
 from .streaming import SkillStream
 from .video_input import as_float_frames
@@ -110,11 +112,6 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         self.post_init()
 
     def _add_latent_action_models(self) -> None:
-        if self.config.idm_config is None and self.config.fdm_config is None:
-            return
-        # Imported here because the Auto classes import the models' packages, this one among them.
-        from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
-
         if self.config.idm_config is not None:
             self.idm = AutoInverseDynamicsModel.from_config(self.config.idm_config)
         if self.config.fdm_config is not None:
@@ -282,6 +279,10 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         """Side in pixels and number of channels of the frames that the inverse dynamics model takes."""
         config = self.require_idm().config
         return getattr(config, "image_size", None), getattr(config, "num_channels", 3)
+
+    def new_cache(self, batch_size: int) -> LevelCache:
+        """An empty cache for sequences that `segment_rows` takes piece by piece; see `HNetModel.new_cache`."""
+        return self.hnet.new_cache(batch_size)
 
     def segment_rows(
         self, rows: Tensor, layout: SequenceLayout, cache: LevelCache | None = None

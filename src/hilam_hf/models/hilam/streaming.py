@@ -7,19 +7,17 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..hnet.dynamic_chunking import upcast
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
+from ..numerics import upcast
+from .segmenter import Segmenter
 from .skills import SkillToken
 from .video_input import prepare_frames
-
-if TYPE_CHECKING:
-    from .modeling_hilam import HiLAMModel
 
 
 @dataclass(frozen=True)
@@ -74,7 +72,7 @@ class SkillStream:
         batch_size: B.
     """
 
-    def __init__(self, model: HiLAMModel, *, fps: float | None = None, batch_size: int = 1) -> None:
+    def __init__(self, model: Segmenter, *, fps: float | None = None, batch_size: int = 1) -> None:
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, expected 1 or more. Raise it.")
         self.model = model
@@ -87,7 +85,7 @@ class SkillStream:
         config, device = self.model.config, self.model.device
         self._time = 0
         self._features: deque[Tensor] | None = None
-        self._cache = self.model.hnet.new_cache(self.batch_size)
+        self._cache = self.model.new_cache(self.batch_size)
         self._open = [
             OpenSegments(config.skill_token, self.batch_size, width, device)
             for width in config.backbone.d_model[: config.num_stages]

@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
-from .attention import HNetAttention, attend
+from .attention_kernels import attend
 from .dynamic_chunking import PreviousRows
 from .mamba2.layer import Mamba2State
 from .packing import SequenceLayout
@@ -146,9 +146,7 @@ class KeyValueCache:
         self._keys: Tensor | None = None
         self._values: Tensor | None = None
 
-    def attend(
-        self, module: HNetAttention, query: Tensor, key: Tensor, value: Tensor, plan: CachedAttentionPlan
-    ) -> Tensor:
+    def attend(self, module: nn.Module, query: Tensor, key: Tensor, value: Tensor, plan: CachedAttentionPlan) -> Tensor:
         """Mixes values (T, H, E) over old and new rows, and keeps the new ones."""
         # Kernels for packed rows take no mask, so PyTorch's stands in for them.
         name = "" if module.config._attn_implementation in ("eager", "sdpa") else "sdpa"

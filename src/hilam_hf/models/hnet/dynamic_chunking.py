@@ -12,16 +12,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..numerics import masked_mean, upcast
 from .packing import SequenceLayout
 from .scan import ema
 
 EMA_CLAMP = 1e-4
 """Boundary probabilities are limited to [1e-4, 1 - 1e-4] in the smoothing."""
-
-
-def upcast(states: Tensor) -> Tensor:
-    """`states` in float32, or as they are if wider."""
-    return states.to(torch.promote_types(states.dtype, torch.float32))
 
 
 class Float32Linear(nn.Linear):
@@ -203,12 +199,7 @@ def ratio_loss(boundary_mask: Tensor, boundary_prob: Tensor, target_ratio: float
     """
     if target_ratio <= 1:
         raise ValueError(f"target_ratio: got {target_ratio}, expected more than 1 (rows per chunk). Use 2 or more.")
-    boundaries, prob = boundary_mask.to(boundary_prob.dtype), upcast(boundary_prob)
-    if mask is None:
-        fraction, mean_prob = upcast(boundaries).mean(), prob.mean()
-    else:
-        count = mask.sum().clamp(min=1)
-        fraction = (upcast(boundaries) * mask).sum() / count
-        mean_prob = torch.where(mask, prob, torch.zeros_like(prob)).sum() / count
+    prob = upcast(boundary_prob)
+    fraction, mean_prob = masked_mean(boundary_mask.to(prob.dtype), mask), masked_mean(prob, mask)
     n = target_ratio
     return n / (n - 1) * ((n - 1) * fraction * mean_prob + (1 - fraction) * (1 - mean_prob))

@@ -12,10 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
+from ..numerics import upcast
 from .attention import AttentionContext, HNetAttention, attention_context, rotary_frequencies
 from .cache import KeyValueCache, StackCache
 from .configuration_hnet import HNetConfig
-from .dynamic_chunking import upcast
 from .layout import LayerSpec
 from .mamba2.layer import HNetMamba2, Mamba2State
 from .packing import SequenceLayout

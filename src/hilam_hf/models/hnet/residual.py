@@ -6,8 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..numerics import upcast
 from .configuration_hnet import HNetConfig
-from .dynamic_chunking import upcast
 
 
 class HNetRMSNorm(nn.Module):

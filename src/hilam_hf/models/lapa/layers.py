@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange, repeat
 from torch import Tensor, nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from ..attention import eager_attention
-from ..hnet.dynamic_chunking import upcast
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 
 _LOGIT_SCALE = 8.0
@@ -48,7 +49,7 @@ class PositionBias(nn.Module):
         places = torch.arange(self.side, device=weight.device)
         index = places[:, None] - places + self.side - 1
         biases = biases[index[:, None, :, None], index[None, :, None, :]]  # (h, w, h, w, H)
-        return biases.flatten(2, 3).flatten(0, 1).permute(2, 0, 1)
+        return rearrange(biases, "h w h2 w2 heads -> heads (h w) (h2 w2)")
 
 
 class PositionConv(nn.Module):
@@ -63,12 +64,12 @@ class PositionConv(nn.Module):
         """(M, S, D) tokens to the (M, S, D) to be added to them."""
         # Oddity that published weights depend on: memory is read as (B, T, h, w) in whatever order the tokens lie, so
         # that the temporal stack, whose sequences are patches over time, mixes places and frames.
-        frames = tokens.reshape(*grid, -1).permute(0, 1, 4, 2, 3)  # (B, T, D, h, w)
+        frames = rearrange(tokens.reshape(*grid, -1), "b t h w d -> b t d h w")
         moved = self._convolve(frames, 2, self.bias)
         # Of the two frames before the first there are only zeros, and no video here has a third one.
         if frames.shape[1] > 1:
             moved = torch.cat([moved[:, :1], moved[:, 1:] + self._convolve(frames[:, :-1], 1)], dim=1)
-        return moved.permute(0, 1, 3, 4, 2).reshape(tokens.shape)
+        return rearrange(moved, "b t d h w -> b t h w d").reshape(tokens.shape)
 
     def _convolve(self, frames: Tensor, slice_index: int, bias: Tensor | None = None) -> Tensor:
         weight = self.weight[:, :, slice_index]
@@ -100,13 +101,12 @@ class Attention(nn.Module):
         """(M, S, D) tokens, (H, S, S) bias and (M, N, D) context to (M, S, D)."""
         # Oddity that published weights depend on: only queries come from normalised tokens, keys and values do not.
         source = tokens if self.context_norm is None else self.context_norm(context)
-        query = self._heads(self.query(self.norm(tokens)))
-        key, value = (self._heads(states) for states in self.key_value(source).chunk(2, dim=-1))
+        query = rearrange(self.query(self.norm(tokens)), "m s (h e) -> m h s e", e=self.head_dim)
+        key, value = rearrange(self.key_value(source), "m n (two h e) -> two m h n e", two=2, e=self.head_dim)
         if self.null_pairs is not None:
             # Oddity that published weights depend on: keys and values of the null pairs lie in turns.
-            null_key, null_value = (
-                self.null_pairs.to(key.dtype).expand(len(key), -1, -1, -1).unflatten(2, (-1, 2)).unbind(3)
-            )
+            null_pairs = self.null_pairs.to(key.dtype)
+            null_key, null_value = repeat(null_pairs, "h (pairs two) e -> two m h pairs e", two=2, m=len(key))
             key, value = torch.cat([null_key, key], dim=2), torch.cat([null_value, value], dim=2)
         query, key = (
             (F.normalize(upcast(states), dim=-1) * gain).to(value.dtype)
@@ -116,10 +116,6 @@ class Attention(nn.Module):
         mask = None if bias is None else bias[None].to(value.dtype)
         mixed, _ = attend(self, query, key, value, mask, dropout=0.0, scaling=_LOGIT_SCALE, is_causal=False)
         return self.output(mixed.flatten(2))
-
-    def _heads(self, states: Tensor) -> Tensor:
-        """(M, S, H E) to (M, H, S, E)."""
-        return states.unflatten(-1, (-1, self.head_dim)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):

@@ -14,12 +14,13 @@ from typing import Literal, NamedTuple, overload
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ..hnet.dynamic_chunking import upcast
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 from .layers import Attention, LapaTransformer, PositionBias, PositionConv
 from .quantization import LatentQuantizer
@@ -71,7 +72,8 @@ class PatchEmbedding(nn.Module):
 
     def forward(self, frames: Tensor) -> Tensor:
         """(B, C, H, W) to (B, h, w, D)."""
-        patches = F.pixel_unshuffle(frames, self.patch_size).permute(0, 2, 3, 1)
+        side = self.patch_size
+        patches = rearrange(frames, "b c (h p1) (w p2) -> b h w (c p1 p2)", p1=side, p2=side)
         return self.norm(self.proj(self.patch_norm(patches)))
 
 
@@ -261,11 +263,12 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
         """(B, N, E) differences of the two frames' reduced tokens, before quantisation."""
         tokens = torch.stack([features, next_features], dim=1)  # (B, 2, h, w, D)
         grid = tokens.shape[:-1]
-        spatial = self.spatial_encoder(tokens.flatten(2, 3).flatten(0, 1), grid, bias)  # (2 B, h w, D)
-        patches = spatial.view(tokens.shape).permute(0, 2, 3, 1, 4)
+        batch, _, height, width = grid
+        spatial = self.spatial_encoder(rearrange(tokens, "b t h w d -> (b t) (h w) d"), grid, bias)
+        patches = rearrange(spatial, "(b t) (h w) d -> (b h w) t d", b=batch, h=height)
         # Attention over time sees both frames from both: it is not causal and knows no position.
-        temporal = self.temporal_encoder(patches.flatten(0, 2), grid)  # (B h w, 2, D)
-        first, last = temporal.view(patches.shape).unbind(3)
+        temporal = self.temporal_encoder(patches, grid)
+        first, last = rearrange(temporal, "(b h w) t d -> t b h w d", h=height, w=width)
         return self.quantizer.reduce(last) - self.quantizer.reduce(first)
 
     def _predict(self, frames: Tensor, latents: Tensor) -> Tensor:
@@ -280,7 +283,7 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
             features = features.detach()
         batch, height, width, _ = features.shape
         tokens = self.decoder(features.flatten(1, 2), (batch, 1, height, width), bias, action_tokens)
-        pixels = self.pixel_proj(tokens).view(batch, height, width, -1).permute(0, 3, 1, 2)
+        pixels = rearrange(self.pixel_proj(tokens), "b (h w) c -> b c h w", h=height)
         return F.pixel_shuffle(pixels, self.config.patch_size)
 
     def _vectors_of(self, latents: Tensor, batch: int) -> Tensor:

@@ -12,9 +12,10 @@ from typing import NamedTuple
 
 import torch
 import torch.distributed as dist
+from einops import rearrange
 from torch import Tensor, nn
 
-from ..hnet.dynamic_chunking import upcast
+from ..numerics import upcast
 from .configuration_lapa import LapaConfig, reducer_layers
 
 _EPSILON = 1e-12
@@ -58,8 +59,8 @@ class LatentQuantizer(nn.Module):
 
     def reduce(self, tokens: Tensor) -> Tensor:
         """(B, h, w, D) tokens of one frame to (B, N, E), in float32 or wider."""
-        grid = self.reducer(self.project_in(tokens).permute(0, 3, 1, 2))
-        return upcast(grid.flatten(2).transpose(1, 2))
+        grid = self.reducer(rearrange(self.project_in(tokens), "b h w e -> b e h w"))
+        return upcast(rearrange(grid, "b e h w -> b (h w) e"))
 
     def nearest(self, vectors: Tensor) -> Tensor:
         """(..., E) vectors to the (...) int64 indices of their nearest entries."""

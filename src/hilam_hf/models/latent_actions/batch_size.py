@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 
-from .pair_encoding import FrameBatch, FrameRun, PairEncoder
-
-if TYPE_CHECKING:
-    from .dynamics import InverseDynamicsModel
+from .pair_encoding import FrameBatch, FrameEncoder, FrameRun, PairEncoder
 
 BatchSize: TypeAlias = int | Literal["auto"]
 """Frames at a time, or "auto": as many as memory allows."""
@@ -26,7 +23,7 @@ CUDA_SHARE = 0.75
 TRIALS = (2, 16)
 
 
-def resolve_batch_size(idm: InverseDynamicsModel, batch_size: BatchSize) -> int:
+def resolve_batch_size(idm: FrameEncoder, batch_size: BatchSize) -> int:
     """Frames to compute at a time.
 
     Args:
@@ -60,14 +57,14 @@ def largest_batch(peaks: dict[int, int], free: int) -> int:
     return min(max(1, int((CUDA_SHARE * free - fixed) / per_frame)), CUDA_LIMIT)
 
 
-def _by_frame_bytes(idm: InverseDynamicsModel) -> int:
+def _by_frame_bytes(idm: FrameEncoder) -> int:
     fitting = CPU_FRAME_BYTES // (3 * idm.config.image_size**2 * 4)
     least, most = CPU_LIMITS
     # Down to a power of two.
     return min(max(least, 1 << (max(1, fitting).bit_length() - 1)), most)
 
 
-def _measured(idm: InverseDynamicsModel) -> int:
+def _measured(idm: FrameEncoder) -> int:
     from accelerate.utils.memory import clear_device_cache, should_reduce_batch_size
 
     few, many = TRIALS
@@ -82,7 +79,7 @@ def _measured(idm: InverseDynamicsModel) -> int:
     return largest_batch(peaks, _free_bytes(idm.device)) if peaks else many // 2
 
 
-def _trial(idm: InverseDynamicsModel, num_frames: int) -> Callable[[], object]:
+def _trial(idm: FrameEncoder, num_frames: int) -> Callable[[], object]:
     @torch.no_grad()
     def run() -> None:
         size = idm.config.image_size

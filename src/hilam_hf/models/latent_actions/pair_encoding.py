@@ -9,17 +9,36 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-if TYPE_CHECKING:
-    from .dynamics import InverseDynamicsModel
-
 logger = logging.getLogger(__name__)
 
 _FIRST_ROWS = 1024
+
+
+class FrameEncoder(Protocol):
+    """What pair encoding, and choosing a batch size for it, needs of an inverse dynamics model."""
+
+    @property
+    def config(self) -> Any:
+        """The configuration, whose `image_size` is the side of a frame in pixels."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where the parameters lie."""
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What frames are turned into."""
+
+    def extract_features(self, frames: Tensor) -> Tensor:
+        """Features (N, ...) of frames (N, C, H, W), each frame's on their own."""
+
+    def encode_features(self, features: Tensor, next_features: Tensor) -> Tensor:
+        """Latent actions (P, D) from the features of both frames of each pair."""
 
 
 @dataclass(frozen=True)
@@ -69,7 +88,7 @@ class PairEncoder:
         halve: When memory runs out, go on with half as many instead of raising.
     """
 
-    def __init__(self, idm: InverseDynamicsModel, batch_size: int | None = None, *, halve: bool = False) -> None:
+    def __init__(self, idm: FrameEncoder, batch_size: int | None = None, *, halve: bool = False) -> None:
         self.idm = idm
         self.batch_size = batch_size
         self.halve = halve

@@ -12,6 +12,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor
 from transformers import AutoImageProcessor, AutoModelForDepthEstimation
 
@@ -163,4 +164,4 @@ def resize_depth(depth: Tensor, size: int) -> Tensor:
 
 def depth_patches(depth: Tensor, patch_size: int) -> Tensor:
     """The pixels of each patch, row by row: (B, R, R) -> (B, S, P * P), patches row by row, too."""
-    return F.pixel_unshuffle(depth[:, None], patch_size).flatten(2).transpose(1, 2)
+    return rearrange(depth, "b (h p1) (w p2) -> b (h w) (p1 p2)", p1=patch_size, p2=patch_size)

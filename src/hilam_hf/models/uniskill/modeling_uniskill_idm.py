@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
+from einops import rearrange
 from torch import Tensor, nn
 from transformers import ResNetModel
 from transformers import initialization as init
@@ -50,14 +51,13 @@ class Attention(nn.Module):
         self.out_proj = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        batch, length, _ = hidden_states.shape
-        # (B, S, 3D) -> 3 x (B, H, S, D / H)
-        query, key, value = self.in_proj(hidden_states).view(batch, length, 3, -1, self.head_dim).permute(2, 0, 3, 1, 4)
+        states = self.in_proj(hidden_states)
+        query, key, value = rearrange(states, "b s (three h e) -> three b h s e", three=3, e=self.head_dim)
         attend = ALL_ATTENTION_FUNCTIONS.get_interface(self.config._attn_implementation, eager_attention)
         output, _ = attend(
             self, query, key, value, None, dropout=0.0, scaling=self.head_dim**-0.5, is_causal=self.is_causal
         )
-        return self.out_proj(output.reshape(batch, length, -1))
+        return self.out_proj(output.flatten(2))
 
 
 class SpatioTemporalBlock(GradientCheckpointingLayer):
@@ -76,12 +76,11 @@ class SpatioTemporalBlock(GradientCheckpointingLayer):
         )
 
     def forward(self, hidden_states: Tensor) -> Tensor:
-        batch, time, patches, _ = hidden_states.shape
-        spatial = self.spatial_attention(self.norm1(hidden_states).flatten(0, 1))  # (B * T, S, D)
-        hidden_states = hidden_states + spatial.unflatten(0, (batch, time))
-        temporal = self.norm2(hidden_states).transpose(1, 2).flatten(0, 1)  # (B * S, T, D)
-        temporal = self.temporal_attention(temporal).unflatten(0, (batch, patches))
-        hidden_states = hidden_states + temporal.transpose(1, 2)
+        batch = len(hidden_states)
+        spatial = self.spatial_attention(rearrange(self.norm1(hidden_states), "b t s d -> (b t) s d"))
+        hidden_states = hidden_states + rearrange(spatial, "(b t) s d -> b t s d", b=batch)
+        temporal = self.temporal_attention(rearrange(self.norm2(hidden_states), "b t s d -> (b s) t d"))
+        hidden_states = hidden_states + rearrange(temporal, "(b s) t d -> b t s d", b=batch)
         return hidden_states + self.mlp(self.norm3(hidden_states))
 
 
@@ -276,7 +275,7 @@ class UniSkillIDM(InverseDynamicsModel):
             maps = self.backbone((frames - self.pixel_mean) / self.pixel_std).last_hidden_state  # (B, E, h, w)
             side = self.config.image_size // self.config.patch_size
             maps = F.interpolate(maps, size=(side, side), mode="bilinear", align_corners=False)
-        return maps.flatten(2).transpose(1, 2)
+        return rearrange(maps, "b e h w -> b (h w) e")
 
     def _transform(self, features: Tensor, next_features: Tensor) -> Tensor:
         hidden_states = torch.stack([features, next_features], dim=1)  # (B, 2, S, D)

@@ -1,1 +1,1 @@
-"""Mamba2 layers: settings, the selective scan, and the layer that runs padded, packed or step by step."""
+"""Mamba2: the selective scan, and the layer that runs packed or step by step."""

@@ -1,0 +1,27 @@
+"""Arithmetic that several models share."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def upcast(states: Tensor) -> Tensor:
+    """`states` in float32, or as they are if wider."""
+    return states.to(torch.promote_types(states.dtype, torch.float32))
+
+
+def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
+    """Mean of the values where a mask is true.
+
+    Args:
+        values: (...) floats. Where the mask is false they may be anything, NaN too.
+        mask: Bool or 0/1, of the shape of `values` or of its leading axes. None: all values count.
+
+    Returns:
+        A scalar; 0 if the mask is true nowhere.
+    """
+    if mask is None:
+        return values.mean()
+    kept = mask.bool().view(*mask.shape, *(1,) * (values.ndim - mask.ndim)).expand_as(values)
+    return torch.where(kept, values, torch.zeros_like(values)).sum() / kept.sum().clamp(min=1)

@@ -1,0 +1,37 @@
+"""The arithmetic that models share, against values worked out by hand."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+
+from hilam_hf.models.numerics import masked_mean, upcast
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [(torch.bfloat16, torch.float32), (torch.float32, torch.float32), (torch.float64, torch.float64)],
+)
+def test_upcast_widens_to_float32_and_narrows_nothing(given: torch.dtype, expected: torch.dtype) -> None:
+    states = torch.tensor([0.5, -2.0], dtype=given)
+    assert upcast(states).dtype == expected
+    assert upcast(states).tolist() == [0.5, -2.0]
+
+
+def test_masked_mean_leaves_out_what_the_mask_hides() -> None:
+    values, mask = torch.tensor([1.0, torch.nan, 5.0]), torch.tensor([True, False, True])
+    assert masked_mean(values, mask) == 3
+    assert masked_mean(values, mask.float()) == 3
+    assert masked_mean(values, torch.zeros(3, dtype=torch.bool)) == 0
+    assert masked_mean(values[::2]) == 3
+
+
+def test_masked_mean_of_vectors_counts_their_numbers() -> None:
+    values = torch.tensor([[[1.0, 2.0], [torch.nan, 7.0]], [[3.0, 6.0], [8.0, 10.0]]])
+    assert masked_mean(values, torch.tensor([[True, False], [True, True]])) == 5
+
+
+def test_gradient_of_masked_mean_is_zero_where_hidden() -> None:
+    values = torch.tensor([[1.0, 2.0], [torch.inf, 4.0]], requires_grad=True)
+    masked_mean(values, torch.tensor([True, False])).backward()
+    assert values.grad.tolist() == [[0.5, 0.5], [0.0, 0.0]]
