@@ -70,7 +70,7 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
     }
     spec = policy.acting_spec
     assert (spec.action_dim, spec.agent_pos_dim, spec.executed_chunk_length) == (7, 8, 1)
-    assert policy.cameras == ("agentview", "robot0_eye_in_hand")
+    assert policy.acting_spec.cameras == ("agentview", "robot0_eye_in_hand")
 
 
 def test_a_pretrained_camera_takes_its_new_name(policies: Path, recording: Path, tmp_path: Path) -> None:

@@ -11,10 +11,9 @@ from torch import Tensor
 from hilam_hf.data.samples.policy import PolicyDataset, PolicyEpisode
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
 from hilam_hf.training import TrainingConfig
+from hilam_hf.training.policy.collator import PolicyCollator, encode_instructions
 from hilam_hf.training.policy.train import (
     FinetuningConfig,
-    PolicySamples,
-    encode_instructions,
     finetune_policy,
     predict_skills,
     pretrain_policy,
@@ -134,15 +133,13 @@ def test_training_with_cached_skills_equals_running_the_frozen_high_level(tmp_pa
     )
     policy.freeze_high_level()
     language = encode_instructions(policy, dataset)
-    samples = PolicySamples(dataset, language)
-    skills = predict_skills(policy, samples, batch_size=4)
-    assert skills.shape == (len(dataset), SKILL_DIM)
-    sample = PolicySamples(dataset, language, skills)[11]
-    inputs = {name: value[None] for name, value in sample.items() if name != "pixels"}
-    pixels = {camera: frames[None].float() / 255 for camera, frames in sample["pixels"].items()}
-    cached = policy.eval()(pixels=pixels, **inputs)
-    del inputs["predicted_skills"]
-    computed = policy(pixels=pixels, **inputs)
+    skills = predict_skills(policy, dataset, PolicyCollator(language), batch_size=4)
+    assert [tuple(episode.shape) for episode in skills] == [(LENGTH, SKILL_DIM)] * 3
+    sample = dataset[11]
+    inputs = PolicyCollator(language, skills)([sample])
+    assert torch.equal(inputs["predicted_skills"], skills[1][[2]])
+    cached = policy.eval()(**inputs)
+    computed = policy(**PolicyCollator(language)([sample]))
     torch.testing.assert_close(cached.action_loss, computed.action_loss, rtol=1e-4, atol=1e-5)
 
 

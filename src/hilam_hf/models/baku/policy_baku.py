@@ -73,7 +73,7 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         """Predicts chunks, and the loss against `actions`.
 
         Args:
-            pixels: (B, 3, S, S) or (B, T, 3, S, S) in [0, 1] for each camera.
+            pixels: (B, 3, S, S) or (B, T, 3, S, S), uint8 or floats in [0, 1], for each camera.
             language: (B, E) instruction vectors.
             agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
             actions: (B, Q, A) or (B, T, Q, A) in the environment's units.

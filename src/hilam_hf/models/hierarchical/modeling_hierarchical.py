@@ -144,7 +144,8 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         With `skills` as the only target pi^l does not run; with `predicted_skills` pi^h does not.
 
         Args:
-            pixels: (B, 3, H, W) or (B, T, 3, H, W) in [0, 1] for each camera, at the config's image size.
+            pixels: (B, 3, H, W) or (B, T, 3, H, W), uint8 or floats in [0, 1], for each camera, at the config's image
+                size.
             language: (B, E) instruction vectors.
             agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
             skills: (B, S) or (B, T, S) target skills z^h.
