@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from transformers import AutoImageProcessor
 
 from hilam_hf.models.baku import BakuPolicy
+from hilam_hf.models.processing import SquareImageProcessorPil
 from hilam_hf.video import resize_frames
 from tests.models.baku.tiny import FakeLanguageEncoder, observations, row_of, tiny_config, tiny_policy
 
@@ -124,6 +127,21 @@ def test_what_a_policy_takes_and_gives():
     assert (spec.cameras, spec.agent_pos_dim, spec.action_dim) == (("front", "wrist"), 5, 3)
     assert (spec.has_chunks, spec.device, spec.training_data) == (True, "cpu", {"mujoco": "3.3.0"})
     assert (spec.name, spec.revision, spec.extra_observations) == (None, None, ())
+
+
+def test_the_saved_processor_gives_the_trunk_the_pictures_of_acting(tmp_path: Path):
+    policy, seen = tiny_policy(), []
+    policy.model.vision_encoders["shared"].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    observation = observations(1, 2)[0]
+    policy.select_action(observation)
+    policy.save_pretrained(tmp_path)
+    policy.image_processor().save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    assert isinstance(processor, SquareImageProcessorPil)
+    # One camera after the other for each row.
+    pictures = [observation["pixels"][camera][row] for row in range(2) for camera in ("front", "wrist")]
+    assert torch.equal(processor(pictures, return_tensors="pt")["pixel_values"], seen[0])
+    assert tiny_policy(cameras=[], film_source=None).image_processor() is None
 
 
 def test_rows_outside_the_batch_are_refused():

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoImageProcessor
 
 from hilam_hf.data.samples.policy import PolicyDataset, PolicyEpisode
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
@@ -109,6 +110,7 @@ def test_pretraining_takes_the_labels_statistics_and_lowers_both_losses(tmp_path
     for name in ("skill_loss", "latent_action_loss"):
         assert result.history[name][-1][1] < 0.8 * result.history[name][0][1]
     assert HierarchicalPolicy.from_pretrained(tmp_path / "policy").config.action_dim is None
+    assert AutoImageProcessor.from_pretrained(tmp_path / "policy").size == {"height": 32, "width": 32}
 
 
 def test_fine_tuning_leaves_the_high_level_as_it_was(tmp_path: Path) -> None:
@@ -123,6 +125,7 @@ def test_fine_tuning_leaves_the_high_level_as_it_was(tmp_path: Path) -> None:
     assert result.history["action_loss"][-1][1] < 0.8 * result.history["action_loss"][0][1]
     reloaded = HierarchicalPolicy.from_pretrained(tmp_path / "policy")
     assert reloaded.config.action_dim == ACTION_DIM
+    assert AutoImageProcessor.from_pretrained(tmp_path / "policy").size == {"height": 32, "width": 32}
 
 
 def test_training_with_cached_skills_equals_running_the_frozen_high_level(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ...acting_spec import ActingSpec
+from ..processing import SquareImageProcessorPil
 from .configuration_acting import ActingConfig, TrunkConfig
 from .execution import OpenLoop, TemporalAggregator, check_rows
 from .history import TokenHistory
@@ -147,6 +148,14 @@ class ActingMixin:
             name=self.name_or_path or None,
             device=self.device.type,
         )
+
+    def image_processor(self) -> SquareImageProcessorPil | None:
+        """What makes of one camera's pictures those that `select_action` gives the last trunk that looks at any.
+
+        None where the policy takes no pictures. It is saved beside the weights.
+        """
+        sizes = [trunk.image_size for trunk in self._trunk_configs() if trunk.cameras]
+        return SquareImageProcessorPil(size={"height": sizes[-1], "width": sizes[-1]}) if sizes else None
 
     @property
     def language_encoder(self) -> LanguageEncoder:
