@@ -135,7 +135,6 @@ def test_the_saved_processor_gives_the_trunk_the_pictures_of_acting(tmp_path: Pa
     observation = observations(1, 2)[0]
     policy.select_action(observation)
     policy.save_pretrained(tmp_path)
-    policy.image_processor().save_pretrained(tmp_path)
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     assert isinstance(processor, SquareImageProcessorPil)
     # One camera after the other for each row.

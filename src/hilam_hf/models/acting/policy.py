@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from ...acting_spec import ActingSpec
 from ..processing import SquareImageProcessorPil
+from ..saving import ProcessorSavingMixin
 from .configuration_acting import ActingConfig, TrunkConfig
 from .execution import OpenLoop, TemporalAggregator, check_rows
 from .history import TokenHistory
@@ -22,11 +23,11 @@ from .normalization import Normalizer
 from .observation import PolicyInputs, read_observation
 
 
-class ActingMixin:
+class ActingMixin(ProcessorSavingMixin):
     """`reset` and `select_action` for a `PreTrainedModel` whose config is an [`ActingConfig`].
 
     A subclass calls `_init_acting` in its `__init__` and gives `_trunk_configs`, `_action_normalizer` and
-    `_predict_chunk`.
+    `_predict_chunk`. Its image processor is saved beside its weights.
 
     Attributes:
         acting_batch_size: Rows that are predicted at once, a smaller group being filled up with one of its rows, so
@@ -152,7 +153,7 @@ class ActingMixin:
     def image_processor(self) -> SquareImageProcessorPil | None:
         """What makes of one camera's pictures those that `select_action` gives the last trunk that looks at any.
 
-        None where the policy takes no pictures. It is saved beside the weights.
+        None where the policy takes no pictures.
         """
         sizes = [trunk.image_size for trunk in self._trunk_configs() if trunk.cameras]
         return SquareImageProcessorPil(size={"height": sizes[-1], "width": sizes[-1]}) if sizes else None

@@ -65,7 +65,7 @@ def pretrain_policy(
         resume=resume,
         description="pretraining the policy",
     )
-    save_model(policy, Path(output_dir) / "policy", policy.image_processor())
+    save_model(policy, Path(output_dir) / "policy")
     return result
 
 
@@ -117,7 +117,7 @@ def finetune_policy(
     if config.method == "lora":
         save_model(trained, Path(output_dir) / "adapter")
         policy = trained.merge_and_unload()
-    save_model(policy, Path(output_dir) / "policy", policy.image_processor())
+    save_model(policy, Path(output_dir) / "policy")
     return dataclasses.replace(result, model=policy)
 
 
