@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, AutoProcessor
 
 from hilam_hf.models.baku import BakuPolicy
 from hilam_hf.models.processing import SquareImageProcessorPil
@@ -135,11 +135,12 @@ def test_the_saved_processor_gives_the_trunk_the_pictures_of_acting(tmp_path: Pa
     observation = observations(1, 2)[0]
     policy.select_action(observation)
     policy.save_pretrained(tmp_path)
-    processor = AutoImageProcessor.from_pretrained(tmp_path)
-    assert isinstance(processor, SquareImageProcessorPil)
     # One camera after the other for each row.
     pictures = [observation["pixels"][camera][row] for row in range(2) for camera in ("front", "wrist")]
-    assert torch.equal(processor(pictures, return_tensors="pt")["pixel_values"], seen[0])
+    for auto_class in (AutoImageProcessor, AutoProcessor):
+        processor = auto_class.from_pretrained(tmp_path)
+        assert isinstance(processor, SquareImageProcessorPil)
+        assert torch.equal(processor(pictures, return_tensors="pt")["pixel_values"], seen[0])
     assert tiny_policy(cameras=[], film_source=None).image_processor() is None
 
 

@@ -62,23 +62,15 @@ def read_observation(observation: Mapping[str, Any], trunks: Sequence[TrunkConfi
     Raises:
         ValueError: A camera, agent_pos or the task is missing, or a size is wrong.
     """
-    cameras = list(dict.fromkeys(camera for trunk in trunks for camera in trunk.cameras))
+    cameras = dict.fromkeys(camera for trunk in trunks for camera in trunk.cameras)
     frames = {camera: _camera_frames(observation, camera) for camera in cameras}
-    agent_pos = None
-    if sizes := {trunk.proprioception_dim for trunk in trunks} - {None}:
-        agent_pos = _agent_pos(observation, sizes.pop())
-    arrays = [*frames.values(), *([] if agent_pos is None else [agent_pos])]
-    ranks = [array.ndim == 4 for array in frames.values()] + ([] if agent_pos is None else [agent_pos.ndim == 2])
-    batched = all(ranks)
-    if any(ranks) and not batched:
-        raise ValueError("Some of the observation's cameras and agent_pos have a batch dimension and some have not.")
+    sizes = {trunk.proprioception_dim for trunk in trunks} - {None}
+    agent_pos = _agent_pos(observation, sizes.pop()) if sizes else None
+    batched = _is_batch(frames, agent_pos)
     if not batched:
         frames = {camera: array[None] for camera, array in frames.items()}
         agent_pos = None if agent_pos is None else agent_pos[None]
-    rows = {len(array) if batched else 1 for array in arrays}
-    if len(rows) != 1:
-        raise ValueError(f"The observation's cameras and agent_pos must have the same number of rows, got {rows}.")
-    num_rows = rows.pop()
+    num_rows = _num_rows(frames, agent_pos)
     needs_task = any(trunk.language_dim is not None for trunk in trunks)
     return PolicyInputs(
         pixels={
@@ -91,6 +83,20 @@ def read_observation(observation: Mapping[str, Any], trunks: Sequence[TrunkConfi
         batched=batched,
         device=torch.device("cpu"),
     )
+
+
+def _is_batch(frames: Mapping[str, np.ndarray], agent_pos: np.ndarray | None) -> bool:
+    have_rows = [array.ndim == 4 for array in frames.values()] + ([] if agent_pos is None else [agent_pos.ndim == 2])
+    if any(have_rows) and not all(have_rows):
+        raise ValueError("Some of the observation's cameras and agent_pos have a batch dimension and some have not.")
+    return all(have_rows)
+
+
+def _num_rows(frames: Mapping[str, np.ndarray], agent_pos: np.ndarray | None) -> int:
+    rows = {len(array) for array in (*frames.values(), *([] if agent_pos is None else [agent_pos]))}
+    if len(rows) != 1:
+        raise ValueError(f"The observation's cameras and agent_pos must have the same number of rows, got {rows}.")
+    return rows.pop()
 
 
 def _camera_frames(observation: Mapping[str, Any], camera: str) -> np.ndarray:
