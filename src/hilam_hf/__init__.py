@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         RegressionFDMConfig,
         load_latent_action_model,
     )
+    from .models.processing import SquareImageProcessorPil
     from .models.uniskill import UniSkillFDM, UniSkillFDMConfig, UniSkillIDM, UniSkillIDMConfig, UniSkillPipeline
 
 __version__ = version("hilam-hf")
@@ -49,6 +50,7 @@ _MODULES = {
     "RegressionFDMConfig": "models.latent_actions",
     "SkillExtraction": "models.hilam",
     "SkillStream": "models.hilam",
+    "SquareImageProcessorPil": "models.processing",
     "StreamedStep": "models.hilam",
     "UniSkillFDM": "models.uniskill",
     "UniSkillFDMConfig": "models.uniskill",
@@ -79,6 +81,7 @@ __all__ = [
     "RegressionFDMConfig",
     "SkillExtraction",
     "SkillStream",
+    "SquareImageProcessorPil",
     "StreamedStep",
     "UniSkillFDM",
     "UniSkillFDMConfig",

@@ -12,6 +12,7 @@ from .latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsMo
 from .latent_actions.configuration_regression_fdm import RegressionFDMConfig
 from .latent_actions.modeling_regression_fdm import RegressionFDM
 from .latent_actions.processing_latent_actions import LatentActionImageProcessorPil
+from .processing import SquareImageProcessorPil
 from .uniskill import UniSkillFDM, UniSkillFDMConfig, UniSkillIDM, UniSkillIDMConfig
 
 _MODELS: dict[type[PreTrainedConfig], type[PreTrainedModel]] = {
@@ -32,5 +33,7 @@ for _config, _model in _MODELS.items():
 for _config in (UniSkillIDMConfig, LapaConfig, FeatureDifferenceConfig):
     AutoInverseDynamicsModel.register(_config, _MODELS[_config])
     AutoImageProcessor.register(_config, slow_image_processor_class=LatentActionImageProcessorPil)
+for _config in (BakuConfig, HierarchicalPolicyConfig):
+    AutoImageProcessor.register(_config, slow_image_processor_class=SquareImageProcessorPil)
 for _config in (RegressionFDMConfig, UniSkillFDMConfig, LapaConfig):
     AutoForwardDynamicsModel.register(_config, _MODELS[_config])
