@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
 from ..hnet.cache import LevelCache
@@ -20,6 +21,7 @@ from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageT
 from ..hnet.packing import SequenceLayout
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
+from ..saving import ProcessorSavingMixin
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
@@ -60,7 +62,7 @@ class HiLAMOutput(ModelOutput):
     """What each chunking stage decided, as padded batches."""
 
 
-class HiLAMPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
+class HiLAMPreTrainedModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation of HiLAM."""
 
     config: HiLAMConfig
@@ -134,6 +136,10 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         # Loading replaces the parameters by trainable ones.
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_latent_action_models()
         return loaded
+
+    def image_processor(self) -> BaseImageProcessor | None:
+        """That of the inverse dynamics model; None without one, as the model then takes latent actions only."""
+        return None if self.idm is None else self.idm.image_processor()
 
     def train(self, mode: bool = True) -> "HiLAMModel":
         """Sets the mode; the frozen latent action models always stay in evaluation mode."""
