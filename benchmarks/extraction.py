@@ -31,7 +31,7 @@ from hilam_hf.data.corpora.frame_batches import EpisodeFrames
 from hilam_hf.data.episodes import Episode, RejectedVideo, resolve_stride
 from hilam_hf.models.latent_actions.batch_size import resolve_batch_size
 from hilam_hf.models.latent_actions.dynamics import InverseDynamicsModel
-from hilam_hf.video import VideoReader
+from hilam_hf.video import VideoReader, as_float_frames
 from hilam_hf.video.video_file import write_video
 
 SPEED_AIM, HIDDEN_AIM = 1.9, 0.8
@@ -98,7 +98,7 @@ def plain(run: Run, idm: InverseDynamicsModel, batch_size: int) -> list[torch.Te
         for start in range(0, len(frames) - k, num_pairs):
             stop = min(start + num_pairs, len(frames) - k)
             pairs = frames[start:stop], frames[start + k : stop + k]
-            parts.append(idm.encode(*(side.to(idm.device).float() / 255 for side in pairs)))
+            parts.append(idm.encode(*(as_float_frames(side.to(idm.device)) for side in pairs)))
         found.append(torch.cat(parts).cpu())
     return found
 

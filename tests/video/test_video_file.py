@@ -11,7 +11,7 @@ import torch
 from torch.nn import functional as F
 
 from hilam_hf.video.containers import declared_size
-from hilam_hf.video.video_file import VideoError, VideoReader, check_video, resize_frames, write_video
+from hilam_hf.video.video_file import VideoError, VideoReader, check_video, write_video
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 
 CODECS = {".mp4": "h264", ".webm": "vp9", ".avi": "mpeg4", ".mov": "h264", ".mkv": "h264"}
@@ -72,17 +72,6 @@ def test_resizes_to_exactly_the_size(make_video: MakeVideo) -> None:
 def test_bad_size(make_video: MakeVideo, size: object) -> None:
     with pytest.raises((ValueError, TypeError)):
         VideoReader(make_video(), size=size)
-
-
-def test_resize_averages_over_what_a_pixel_covers() -> None:
-    stripes = torch.zeros(1, 3, 8, 8, dtype=torch.uint8)
-    stripes[..., ::2] = 200
-    # Without antialiasing, sampling every fourth column would see only one kind of stripe.
-    assert resize_frames(stripes, 2).float().sub(100).abs().max() < 15
-    same = torch.randint(0, 255, (2, 3, 6, 4), dtype=torch.uint8)
-    assert resize_frames(same, (6, 4)) is same
-    expected = F.interpolate(same.float(), size=(3, 3), mode="bilinear", antialias=True).round()
-    assert (resize_frames(same, 3).float() - expected).abs().max() <= 1
 
 
 def test_reader_can_be_pickled(make_video: MakeVideo) -> None:

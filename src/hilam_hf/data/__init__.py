@@ -24,7 +24,7 @@ from .demonstrations.phases import latent_phases, load_phases, phase_boundaries,
 from .demonstrations.video_recording import DemonstrationWriter, load_demonstrations
 from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
 from .samples.collate import collate_policy, collate_sequences
-from .samples.frame_pairs import FramePairDataset, load_episode_frames, to_float
+from .samples.frame_pairs import FramePairDataset, load_episode_frames
 from .samples.frame_store import FrameStore, VideoSource
 from .samples.policy import PolicyDataset, PolicyEpisode
 
@@ -74,7 +74,6 @@ __all__ = [
     "scan_videos",
     "smooth_phases",
     "split_episodes",
-    "to_float",
     "unfold_skills",
     "unpack_boundaries",
     "vectors_array",

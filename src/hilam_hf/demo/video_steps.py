@@ -23,6 +23,7 @@ from ..models.latent_actions.auto import AutoInverseDynamicsModel
 from ..training.hilam import new_hilam, train_hilam
 from ..training.lam.models import new_latent_action_model
 from ..training.lam.train import train_lam
+from ..video import as_float_frames
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
 from .config import DemoConfig
 from .paths import DemoPaths
@@ -111,8 +112,8 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
 def _draw_predictions(idm: Any, fdm: Any, pairs: FramePairDataset, path: Path) -> None:
     """Figure 5: predicted next frames of evenly spaced held-out pairs."""
     chosen = [pairs[index] for index in np.linspace(0, len(pairs) - 1, EXAMPLES + 2, dtype=int)[1:-1]]
-    current = torch.stack([pair["frames"] for pair in chosen]).float() / 255
-    target = torch.stack([pair["next_frames"] for pair in chosen]).float() / 255
+    current = as_float_frames(torch.stack([pair["frames"] for pair in chosen]))
+    target = as_float_frames(torch.stack([pair["next_frames"] for pair in chosen]))
     predicted = fdm.predict(current, idm.encode(current, target))
     errors = {
         "squared error, predicted": (predicted - target).square().mean((1, 2, 3)),

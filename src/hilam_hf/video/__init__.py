@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .orientation import ImageTransform, orient_frames
+    from .pixels import as_float_frames, image_size, resize_frames
     from .video_file import (
         VIDEO_EXTENSIONS,
         VideoError,
@@ -18,8 +19,6 @@ if TYPE_CHECKING:
         check_video,
         decode_frames,
         frame_rate,
-        image_size,
-        resize_frames,
         write_video,
     )
 
@@ -29,12 +28,13 @@ _MODULES = {
     "VideoError": "video_file",
     "VideoInfo": "video_file",
     "VideoReader": "video_file",
+    "as_float_frames": "pixels",
     "check_video": "video_file",
     "decode_frames": "video_file",
     "frame_rate": "video_file",
-    "image_size": "video_file",
+    "image_size": "pixels",
     "orient_frames": "orientation",
-    "resize_frames": "video_file",
+    "resize_frames": "pixels",
     "write_video": "video_file",
 }
 
@@ -44,6 +44,7 @@ __all__ = [
     "VideoError",
     "VideoInfo",
     "VideoReader",
+    "as_float_frames",
     "check_video",
     "decode_frames",
     "frame_rate",

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from ..files import atomic_path
 from .containers import declared_size
+from .pixels import image_size, resize_frames
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -69,36 +69,6 @@ class VideoInfo:
     height: int
     width: int
     codec: str
-
-
-def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width) from an edge length or a pair.
-
-    Raises:
-        ValueError: The size is not one or two positive integers.
-    """
-    pair = (size, size) if isinstance(size, int) else tuple(size)
-    if len(pair) != 2 or any(isinstance(edge, bool) or not isinstance(edge, int) or edge < 1 for edge in pair):
-        raise ValueError(f"size: got {size!r}, expected a positive integer or a (height, width) pair of them")
-    return pair[0], pair[1]
-
-
-def resize_frames(frames: Tensor, size: int | tuple[int, int]) -> Tensor:
-    """Resizes frames to exactly `size`, with antialiased bilinear interpolation.
-
-    The aspect ratio is not kept: frames are squashed, as UniSkill does, so that nothing of the scene is cropped away.
-
-    Args:
-        frames: (N, C, H, W), uint8 or floats.
-        size: Edge length, or (height, width), in pixels.
-
-    Returns:
-        (N, C, height, width) of the same type.
-    """
-    height, width = image_size(size)
-    if tuple(frames.shape[-2:]) == (height, width):
-        return frames
-    return F.interpolate(frames, size=(height, width), mode="bilinear", antialias=True)
 
 
 class VideoReader:

@@ -8,6 +8,7 @@ import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..video import as_float_frames
 from .style import INK, MUTED, add_axes_inches, new_figure, styled
 
 CURRENT = "$I_t$"
@@ -102,11 +103,9 @@ def _as_float(name: str, frames: torch.Tensor, shape: torch.Size) -> torch.Tenso
             f"{name} must have shape (N, 3, H, W), the same as current {tuple(shape)}, got {tuple(frames.shape)}."
         )
     frames = frames.detach().cpu()
-    if frames.dtype == torch.uint8:
-        return frames.float() / 255
-    if not frames.is_floating_point():
+    if frames.dtype != torch.uint8 and not frames.is_floating_point():
         raise ValueError(f"{name} must be uint8 or float in [0, 1], got {frames.dtype}.")
-    return frames.float().clamp(0, 1)
+    return as_float_frames(frames, torch.float32).clamp(0, 1)
 
 
 def _error_lines(

@@ -5,7 +5,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader
 
-from hilam_hf.data import FramePairDataset, load_episode_frames, scan_videos, to_float
+from hilam_hf.data import FramePairDataset, load_episode_frames, scan_videos
 from hilam_hf.video import VideoReader
 from hilam_hf.video.video_file import VideoError, write_video
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
@@ -137,7 +137,3 @@ def test_load_episode_frames(episodes) -> None:
     assert load_episode_frames(episodes[1]).shape == (9, 3, 32, 32)
     frames = load_episode_frames(episodes[0], 16)
     assert frames.shape == (6, 3, 16, 16) and frame_numbers(frames) == list(range(6))
-
-
-def test_to_float() -> None:
-    assert to_float(torch.tensor([0, 51, 255], dtype=torch.uint8)).tolist() == pytest.approx([0.0, 0.2, 1.0])

@@ -16,9 +16,9 @@ from transformers import PreTrainedModel
 from hilam_hf.models.acting.execution import OpenLoop, TemporalAggregator
 from hilam_hf.models.acting.history import TokenHistory
 from hilam_hf.models.acting.normalization import Normalizer
-from hilam_hf.models.acting.policy import resize_frames
 from hilam_hf.models.baku import BakuConfig, BakuModel, BakuPolicy, convert_published_state_dict, load_published_weights
 from hilam_hf.models.baku.modeling_baku import FilmLayer, SpatialSoftmax
+from hilam_hf.video import resize_frames
 from tests.helpers import require_shared
 from tests.models.mixins import ModelTesterMixin
 
@@ -458,17 +458,6 @@ def test_normalizer_maps_both_ways_and_keeps_constants():
 def test_bad_statistics_are_refused(statistics: tuple[Tensor, Tensor], message: str):
     with pytest.raises(ValueError, match=message):
         Normalizer("actions", 3).set_min_max(*statistics)
-
-
-def test_resized_frames_average_blocks_and_keep_constants():
-    frames = torch.full((2, 3, 9, 12), 51, dtype=torch.uint8)
-    resized = resize_frames(frames, 4)
-    assert resized.shape == (2, 3, 4, 4) and resized.dtype == torch.float32
-    torch.testing.assert_close(resized, torch.full((2, 3, 4, 4), 0.2))
-    # With antialiasing a fine chequerboard becomes grey rather than black or white.
-    board = (torch.arange(32)[:, None] + torch.arange(32)) % 2
-    grey = resize_frames((255 * board).to(torch.uint8).expand(3, 32, 32), 4)
-    torch.testing.assert_close(grey[..., 1:3, 1:3], torch.full((3, 2, 2), 0.5), atol=0.02, rtol=0)
 
 
 def tiny_policy(**changes: Any) -> BakuPolicy:

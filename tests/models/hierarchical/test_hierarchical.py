@@ -11,9 +11,9 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from hilam_hf.models.acting.policy import resize_frames
 from hilam_hf.models.baku import BakuConfig, BakuPolicy
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+from hilam_hf.video import resize_frames
 from tests.models.baku.test_baku import StoredModelTester
 
 TRUNK = {

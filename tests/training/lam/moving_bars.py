@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from hilam_hf.video.video_file import resize_frames
+from hilam_hf.video import resize_frames
 
 
 class MovingBars(Dataset[dict[str, Tensor]]):

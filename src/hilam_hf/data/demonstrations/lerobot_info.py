@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ...libero_conventions import ACTION_DIM
 from ...video.orientation import ImageTransform
+from ...video.pixels import MAX_LEVEL
 
 VERSION = "v3.0"
 INFO_FILE = "meta/info.json"
@@ -187,7 +188,7 @@ def picture_statistics(frames: NDArray[np.uint8]) -> dict[str, Any]:
         As `vector_statistics`, each a (C, 1, 1) list; count is of pictures.
     """
     chosen = np.linspace(0, len(frames) - 1, min(len(frames), _SAMPLED_PICTURES)).round().astype(int)
-    pixels = frames[chosen].reshape(-1, frames.shape[3]) / 255.0
+    pixels = frames[chosen].reshape(-1, frames.shape[3]) / MAX_LEVEL
     return _statistics(pixels, len(chosen), (-1, 1, 1))
 
 

@@ -10,7 +10,6 @@ import logging
 from collections.abc import Sequence
 from typing import TypedDict
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -141,8 +140,3 @@ def load_episode_frames(episode: Episode, size: int | tuple[int, int] | None = N
         VideoError: A frame cannot be decoded.
     """
     return VideoReader(episode.path, size).read()
-
-
-def to_float(frames: Tensor) -> Tensor:
-    """uint8 frames in [0, 255] as models take them: float32 in [0, 1], of the same shape."""
-    return frames.to(torch.float32) / 255.0

@@ -6,11 +6,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from ...video.pixels import MAX_LEVEL
 from .decoding import DecodingErrors
 from .latents import AppearanceStatistics, CodeStatistics, LatentStatistics
 from .probe import MotionProbe, NoProbe
 
-STILL_CHANGE = (0.5 / 255) ** 2
+STILL_CHANGE = (0.5 / MAX_LEVEL) ** 2
 """Mean squared change of a pixel, half a step of 8 bits: below it a video shows rounding and compression, no motion."""
 CONSTANT_SPREAD = 1e-2
 """Spread relative to the latents' norm. Trained models normalise their latents or keep them near zero (0.3 to 1); with

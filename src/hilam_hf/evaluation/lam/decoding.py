@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ...models.latent_actions.dynamics import ForwardDynamicsModel
+from ...video import as_float_frames
 from .pairs import EncodedPairs
 
 
@@ -125,7 +126,7 @@ def decoding_errors(
     errors = np.empty((4, len(latents)))
     for start in range(0, len(latents), batch_size):
         rows = slice(start, start + batch_size)
-        frames, target = pairs.frames[rows].float() / 255, pairs.next_frames[rows].float() / 255
+        frames, target = as_float_frames(pairs.frames[rows]), as_float_frames(pairs.next_frames[rows])
         own, other = latents[rows], latents[partners[rows]]
         with_latents = [predict(fdm, frames, z, seed + start) for z in (own, other, constant.expand_as(own))]
         for row, prediction in enumerate([frames, *with_latents]):

@@ -15,6 +15,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...video import as_float_frames
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,8 +63,8 @@ def next_frame_errors(
     sums = torch.zeros(3, dtype=torch.float64)
     count = 0
     for frames, next_frames in pairs:
-        current = frames.to(idm.device, torch.float32) / 255
-        target = next_frames.to(idm.device, torch.float32) / 255
+        current = as_float_frames(frames.to(idm.device))
+        target = as_float_frames(next_frames.to(idm.device))
         latents = idm.encode(current, target)
         shuffled = latents[_derangement(len(latents), generator).to(latents.device)]
         for column, prediction in enumerate((fdm.predict(current, latents), current, fdm.predict(current, shuffled))):

@@ -17,7 +17,7 @@ from torch.nn import functional as F
 
 from ...data.episodes import Episode, RejectedVideo
 from ...models.latent_actions.dynamics import InverseDynamicsModel
-from ...video import VideoError, VideoReader, resize_frames
+from ...video import VideoError, VideoReader, as_float_frames, resize_frames
 
 THUMBNAIL_SIZE = 16
 """Side in pixels of the differences that latent actions are compared with: an arm's motion is still visible."""
@@ -165,7 +165,7 @@ def _encode(
     kept_size: int | tuple[int, int] | None,
 ) -> _Batch:
     full = reader.read([*index.tolist(), *(index + k).tolist()])
-    frames = resize_frames(full, idm.config.image_size).float() / 255
+    frames = as_float_frames(resize_frames(full, idm.config.image_size))
     # The features of I_t serve the still pair (I_t, I_t), too.
     features, next_features = idm.extract_features(frames.to(idm.device, idm.dtype)).chunk(2)
     latents, still = idm.encode_features(features, next_features), idm.encode_features(features, features)

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from ...data.episodes import Episode, RejectedVideo
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
-from ...video import VideoError, VideoReader, resize_frames
+from ...video import VideoError, VideoReader, as_float_frames, resize_frames
 from ...viz.frames import plot_next_frames
 from .decoding import predict
 from .figures import plot_same_frame, plot_transfer
@@ -156,12 +156,12 @@ def _largest(values: NDArray[np.float64], among: NDArray[np.bool_]) -> int:
 
 def predict_pairs(fdm: ForwardDynamicsModel, pairs: EncodedPairs, rows: NDArray[np.int64], seed: int) -> Predictions:
     """Next frames of the kept pairs `rows`, with their own latent actions."""
-    frames, latents = pairs.frames[rows].float() / 255, pairs.latents[pairs.kept[rows]]
+    frames, latents = as_float_frames(pairs.frames[rows]), pairs.latents[pairs.kept[rows]]
     return Predictions(
         episodes=_ids(pairs, rows),
         frames=frames,
         predicted=predict(fdm, frames, latents, seed),
-        next_frames=pairs.next_frames[rows].float() / 255,
+        next_frames=as_float_frames(pairs.next_frames[rows]),
     )
 
 
@@ -170,12 +170,12 @@ def vary_latents(fdm: ForwardDynamicsModel, pairs: EncodedPairs, rows: NDArray[n
 
     A model that samples draws the same noise for each, so that the pictures differ by the latent action alone.
     """
-    frames, latents = pairs.frames[rows].float() / 255, pairs.latents[pairs.kept[rows]]
+    frames, latents = as_float_frames(pairs.frames[rows]), pairs.latents[pairs.kept[rows]]
     return SameFrame(
         episodes=_ids(pairs, rows),
         frame=frames[0],
         frames=frames,
-        next_frames=pairs.next_frames[rows].float() / 255,
+        next_frames=as_float_frames(pairs.next_frames[rows]),
         predicted=torch.cat([predict(fdm, frames[:1], latent[None], seed) for latent in latents]),
         latents=latents,
     )
@@ -242,11 +242,11 @@ def _transfer(
     num_latents = min(length, (episodes[source].num_frames - 1) // k)
     first = (episodes[source].num_frames - 1 - num_latents * k) // 2
     full = VideoReader(episodes[source].path).read(range(first, first + num_latents * k + 1, k))
-    seen = resize_frames(full, idm.config.image_size).to(idm.device, idm.dtype) / 255
+    seen = as_float_frames(resize_frames(full, idm.config.image_size).to(idm.device), idm.dtype)
     latents = idm.encode(seen[:-1], seen[1:])
-    source_frames = resize_frames(full, fdm.config.image_size).float() / 255
+    source_frames = as_float_frames(resize_frames(full, fdm.config.image_size))
     target_frame = (episodes[target].num_frames - 1) // 2
-    start = VideoReader(episodes[target].path, fdm.config.image_size).read([target_frame]).float() / 255
+    start = as_float_frames(VideoReader(episodes[target].path, fdm.config.image_size).read([target_frame]))
     states = [torch.cat([source_frames[:1], start])]
     for latent in latents:
         states.append(predict(fdm, states[-1], latent.expand(2, -1), seed + len(states)))

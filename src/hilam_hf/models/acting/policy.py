@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional as F
 
+from ...video import resize_frames
 from ..baku.configuration_baku import ActingConfig, BakuConfig
 from .execution import OpenLoop, TemporalAggregator, check_rows
 from .history import TokenHistory
@@ -26,11 +26,12 @@ class PolicyInputs:
     """One observation of B rows.
 
     Args:
-        pixels: (B, 3, H, W) uint8 frames of each camera, at the camera's size.
+        pixels: (B, 3, H, W) uint8 frames of each camera, at the camera's size, on the CPU, which resizes 8-bit frames.
         agent_pos: (B, P) proprioception, or None where the policy takes none.
         tasks: B instructions; empty where the policy takes none.
         rows: B numbers of rows, whose histories these observations continue.
         batched: Whether the observation came with a batch dimension.
+        device: Where the policy is; everything but `pixels` lies there.
     """
 
     pixels: dict[str, Tensor]
@@ -38,39 +39,25 @@ class PolicyInputs:
     tasks: list[str]
     rows: list[int]
     batched: bool
+    device: torch.device
 
     def take(self, rows: list[int], device: torch.device) -> PolicyInputs:
-        """The inputs of some rows, on a device; a row may come more than once."""
+        """The inputs of some rows, for a policy on `device`; a row may come more than once."""
         return replace(
             self,
-            pixels={camera: frames[rows].to(device) for camera, frames in self.pixels.items()},
+            device=device,
+            pixels={camera: frames[rows] for camera, frames in self.pixels.items()},
             agent_pos=None if self.agent_pos is None else self.agent_pos[rows].to(device),
             tasks=[self.tasks[row] for row in rows] if self.tasks else [],
             rows=[self.rows[row] for row in rows],
         )
 
     def frames(self, config: BakuConfig) -> dict[str, Tensor]:
-        """(B, 1, 3, S, S) in [0, 1] of each camera of `config`, at its image size."""
-        return {camera: resize_frames(self.pixels[camera], config.image_size)[:, None] for camera in config.cameras}
-
-
-def resize_frames(frames: Tensor, size: int) -> Tensor:
-    """Frames as policies take them: antialiased bilinear to a square, without keeping the aspect ratio.
-
-    Args:
-        frames: (..., 3, H, W) uint8 in 0..255, or float in [0, 1].
-        size: Height and width of the result.
-
-    Returns:
-        (..., 3, size, size) float in [0, 1].
-    """
-    if frames.dtype == torch.uint8:
-        frames = frames.float() / 255
-    if frames.shape[-2:] == (size, size):
-        return frames
-    flat = frames.reshape(-1, *frames.shape[-3:])
-    resized = F.interpolate(flat, size=(size, size), mode="bilinear", antialias=True, align_corners=False)
-    return resized.clamp(0, 1).reshape(*frames.shape[:-2], size, size)
+        """uint8 (B, 1, 3, S, S) of each camera of `config`, at its image size, on the policy's device."""
+        return {
+            camera: resize_frames(self.pixels[camera], config.image_size)[:, None].to(self.device)
+            for camera in config.cameras
+        }
 
 
 class ActingMixin:
@@ -326,6 +313,7 @@ def read_observation(observation: Mapping[str, Any], configs: Sequence[BakuConfi
         tasks=_tasks(observation, num_rows) if needs_task else [],
         rows=list(range(num_rows)),
         batched=batched,
+        device=torch.device("cpu"),
     )
 
 

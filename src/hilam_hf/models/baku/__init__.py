@@ -1,7 +1,6 @@
 """BAKU: a causal transformer over one token per modality, and the flat policy that acts with it."""
 
 from ..acting.execution import OpenLoop, TemporalAggregator
-from ..acting.policy import resize_frames
 from .configuration_baku import BakuConfig
 from .convert_baku import convert_published_state_dict, load_published_weights
 from .modeling_baku import BakuModel, BakuOutput
@@ -16,5 +15,4 @@ __all__ = [
     "TemporalAggregator",
     "convert_published_state_dict",
     "load_published_weights",
-    "resize_frames",
 ]

@@ -19,6 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
+from ...video import as_float_frames
 from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
 from .configuration_baku import BakuConfig
@@ -272,7 +273,7 @@ class BakuModel(BakuPreTrainedModel):
         """One token per camera and step.
 
         Args:
-            pixels: (B, T, 3, H, W) in [0, 1] for each camera.
+            pixels: (B, T, 3, H, W), uint8 or floats in [0, 1], for each camera.
             film_source: (B, T, D) token that modulates the encoder, where the config has one.
             cameras: Other cameras than the config's, for a shared encoder.
 
@@ -283,7 +284,8 @@ class BakuModel(BakuPreTrainedModel):
             ValueError: A camera is missing or its frames have the wrong shape.
         """
         names = list(self.config.cameras if cameras is None else cameras)
-        frames = torch.stack([self._frames(pixels, name) for name in names], dim=2)
+        dtype = self.action_token.dtype
+        frames = torch.stack([as_float_frames(self._frames(pixels, name), dtype) for name in names], dim=2)
         if film_source is not None:
             film_source = film_source[:, :, None].expand(-1, -1, len(names), -1)
         if self.config.share_camera_encoder:
@@ -311,7 +313,7 @@ class BakuModel(BakuPreTrainedModel):
         """Tokens of the instruction and of every step; no step's tokens depend on another step.
 
         Args:
-            pixels: (B, T, 3, H, W) in [0, 1] for each camera; not needed with `camera_tokens`.
+            pixels: (B, T, 3, H, W), uint8 or floats in [0, 1], for each camera; not needed with `camera_tokens`.
             language: (B, E) instruction embedding.
             agent_pos: (B, T, P) proprioception.
             condition: (B, T, C) condition vector.
@@ -376,7 +378,7 @@ class BakuModel(BakuPreTrainedModel):
         """Predicts a chunk at every step, and its loss against `actions`.
 
         Args:
-            pixels: (B, T, 3, H, W) in [0, 1] for each camera.
+            pixels: (B, T, 3, H, W), uint8 or floats in [0, 1], for each camera.
             language: (B, E) instruction embedding.
             agent_pos: (B, T, P) proprioception, normalised.
             condition: (B, T, C) condition vector, such as the predicted skill.
@@ -411,7 +413,7 @@ class BakuModel(BakuPreTrainedModel):
         return frames
 
     def _encode_frames(self, encoder: str, frames: Tensor, film_source: Tensor | None) -> Tensor:
-        leading, frames = frames.shape[:-3], frames.to(self.action_token.dtype)
+        leading = frames.shape[:-3]
         source = None if film_source is None else film_source.flatten(0, -2)
         return self.vision_encoders[encoder](frames.flatten(0, -4), source).unflatten(0, leading)
 

@@ -22,6 +22,7 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
+from ...video import as_float_frames
 from ..frozen import FrozenNetwork, load_frozen
 from ..hnet.dynamic_chunking import upcast
 from ..latent_actions.dynamics import InverseDynamicsModel, check_frames, check_pair
@@ -325,9 +326,7 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
         return first, second
 
     def _checked_features(self, frames: Tensor) -> Tensor:
-        frames = frames.to(self.device)
-        if frames.dtype == torch.uint8:
-            frames = frames.float() / 255
+        frames = as_float_frames(frames.to(self.device))
         check_frames(frames, self.config.num_channels, self.config.image_size)
         # Written so that NaN fails, too.
         if frames.numel() and not bool(((frames >= -_RANGE_SLACK) & (frames <= 1 + _RANGE_SLACK)).all()):

@@ -15,6 +15,7 @@ from transformers import initialization as init
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
+from ...video import as_float_frames
 from ..hnet.cache import LevelCache
 from ..hnet.dynamic_chunking import ratio_loss
 from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageTokens, padded_stage
@@ -29,7 +30,6 @@ from .latents import LatentSpace
 from .losses import draw_pairs, masked_mean, neighbours
 from .skills import SkillExtraction
 from .streaming import SkillStream
-from .video_input import as_float_frames
 
 ForwardDynamics = Callable[[Tensor, Tensor, Tensor], Tensor]
 """(frames (N, C, H, W), latents (N, D), next frames) -> scalar loss."""

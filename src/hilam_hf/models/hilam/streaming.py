@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from ...video import as_float_frames
 from ..hnet.dynamic_chunking import upcast
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
@@ -138,7 +139,7 @@ class SkillStream:
         if self._features is None:
             self._features = deque(maxlen=self.model.config.stride_at(self.fps))
         frames = prepare_frames(frames, *self.model.frame_format)
-        features = idm.extract_features(frames.to(idm.device, idm.dtype))
+        features = idm.extract_features(as_float_frames(frames.to(idm.device), idm.dtype))
         is_full = len(self._features) == self._features.maxlen
         latents = idm.encode_features(self._features[0], features) if is_full else None
         self._features.append(features)

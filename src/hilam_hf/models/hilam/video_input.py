@@ -1,8 +1,8 @@
 """Frames as HiLAM's inverse dynamics model takes them: from files, decoders and arrays, piece by piece.
 
 Frames are squashed to the IDM's square in the type that they come in, just as the corpora's reader does, so that a
-video gives the same latent actions either way. Shapes: N frames of a piece, T
-frames of a video, C channels, H and W pixels.
+video gives the same latent actions either way. Shapes: N frames of a piece, T frames of a video, C channels, H and W
+pixels.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class FrameSource:
         """Goes through the video once.
 
         Yields:
-            (N, C, size, size) floats in [0, 1].
+            (N, C, size, size), uint8 or floats in [0, 1] as the video has them.
 
         Raises:
             ValueError: If a frame cannot be decoded, or is not (C, H, W) or (H, W, C), uint8 or floats in [0, 1].
@@ -77,7 +77,7 @@ class FrameSource:
 
 
 def prepare_frames(frames: Tensor, size: int | None, num_channels: int = 3) -> Tensor:
-    """Frames as an inverse dynamics model takes them.
+    """Frames checked, channels first, and at the size of an inverse dynamics model.
 
     Args:
         frames: (N, C, H, W) or (N, H, W, C), uint8 or floats in [0, 1].
@@ -85,7 +85,7 @@ def prepare_frames(frames: Tensor, size: int | None, num_channels: int = 3) -> T
         num_channels: C.
 
     Returns:
-        (N, C, size, size) floats in [0, 1].
+        (N, C, size, size) of the same type; frames of 8 bits become floats where the model is.
 
     Raises:
         ValueError: If the shape, the dtype or a value is another.
@@ -93,14 +93,7 @@ def prepare_frames(frames: Tensor, size: int | None, num_channels: int = 3) -> T
     frames = _channels_first(frames, num_channels)
     if frames.dtype != torch.uint8:
         _check_floats(frames)
-    if size is not None and tuple(frames.shape[-2:]) != (size, size):
-        frames = resize_frames(frames, size)
-    return as_float_frames(frames)
-
-
-def as_float_frames(frames: Tensor) -> Tensor:
-    """uint8 frames as floats in [0, 1]; float frames as they are."""
-    return frames.float() / 255 if frames.dtype == torch.uint8 else frames
+    return frames if size is None else resize_frames(frames, size)
 
 
 def is_decoder(value: Any) -> bool:

@@ -13,11 +13,12 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from ...video.pixels import MAX_LEVEL
 from .configuration_regression_fdm import RegressionFDMConfig
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
-MIN_CHANGE = (0.1 / 255) ** 2
+MIN_CHANGE = (0.1 / MAX_LEVEL) ** 2
 
 
 class ZeroConv2d(nn.Conv2d):

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from ...video import as_float_frames
+
 if TYPE_CHECKING:
     from .dynamics import InverseDynamicsModel
 
@@ -141,9 +143,7 @@ class PairEncoder:
         # Bytes travel to the device, where they become floats: a quarter of the transfer.
         device = self.idm.device
         frames = frames.to(device, non_blocking=device.type == "cuda")
-        if frames.dtype == torch.uint8:
-            frames = frames.to(torch.float32) / 255
-        return frames.to(self.idm.dtype)
+        return as_float_frames(frames, self.idm.dtype)
 
 
 def _joined(tensors: Sequence[Tensor]) -> Tensor:

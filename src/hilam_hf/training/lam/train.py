@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset, Subset
 from transformers.utils import ModelOutput
 
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
 from ..checkpoints import latest_checkpoint
 from ..config import TrainingConfig
@@ -113,7 +114,7 @@ class LatentActionModel(nn.Module):
             )
 
     def _scaled(self, frames: Tensor) -> Tensor:
-        return frames.to(self.idm.dtype) / 255
+        return as_float_frames(frames, self.idm.dtype)
 
 
 def _is_scalar(value: Any) -> bool:

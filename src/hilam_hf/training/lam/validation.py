@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
+from ...video import as_float_frames
 from ...viz.frames import plot_next_frames
 from ...viz.style import save_figure
 from ..callbacks import TrainingState
@@ -59,7 +60,7 @@ class NextFrameValidation:
         on_device = [{name: frames.to(device) for name, frames in batch.items()} for batch in self.batches]
         predicted = torch.cat([model.predict(**batch).float().cpu() for batch in on_device])
         current, target = (
-            torch.cat([batch[name] for batch in self.batches]).float() / 255 for name in ("frames", "next_frames")
+            as_float_frames(torch.cat([batch[name] for batch in self.batches])) for name in ("frames", "next_frames")
         )
         if state.is_main_process and state.output_dir is not None:
             self._draw(current, predicted, target, state.output_dir / PICTURES / f"step_{state.step:05d}.png")

@@ -15,6 +15,7 @@ from ...data.samples.collate import collate_policy
 from ...data.samples.policy import PolicyDataset
 from ...models.hierarchical import HierarchicalPolicy, HierarchicalPolicyOutput
 from ...optional import require
+from ...video import as_float_frames
 from ..config import TrainingConfig
 from ..loop import TrainingResult, save_model, train
 
@@ -79,7 +80,7 @@ class PolicyLoss(nn.Module):
         self.policy = policy
 
     def forward(self, pixels: Mapping[str, Tensor], **inputs: Tensor) -> HierarchicalPolicyOutput:
-        return self.policy(pixels={camera: frames.float() / 255 for camera, frames in pixels.items()}, **inputs)
+        return self.policy(pixels={camera: as_float_frames(frames) for camera, frames in pixels.items()}, **inputs)
 
 
 def pretrain_policy(
@@ -188,7 +189,7 @@ def predict_skills(policy: HierarchicalPolicy, samples: PolicySamples, batch_siz
     skills = []
     loader = DataLoader(samples, batch_size=batch_size, collate_fn=collate_policy)
     for batch in tqdm(loader, desc="skills of the demonstrations", leave=False, dynamic_ncols=True):
-        pixels = {camera: frames.to(policy.device).float() / 255 for camera, frames in batch["pixels"].items()}
+        pixels = {camera: as_float_frames(frames.to(policy.device)) for camera, frames in batch["pixels"].items()}
         skills.append(policy.predict_skills(pixels, batch["language"].to(policy.device)).cpu())
     policy.train(training)
     return torch.cat(skills)
