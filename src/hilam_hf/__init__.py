@@ -21,11 +21,11 @@ if TYPE_CHECKING:
     from .models.latent_actions import (
         AutoForwardDynamicsModel,
         AutoInverseDynamicsModel,
-        LatentActionImageProcessorPil,
         RegressionFDM,
         RegressionFDMConfig,
         load_latent_action_model,
     )
+    from .models.processing import SquareImageProcessorPil
     from .models.uniskill import UniSkillFDM, UniSkillFDMConfig, UniSkillIDM, UniSkillIDMConfig, UniSkillPipeline
 
 __version__ = version("hilam-hf")
@@ -49,12 +49,12 @@ _MODULES = {
     "RegressionFDMConfig": "models.latent_actions",
     "SkillExtraction": "models.hilam",
     "SkillStream": "models.hilam",
+    "SquareImageProcessorPil": "models.processing",
     "StreamedStep": "models.hilam",
     "UniSkillFDM": "models.uniskill",
     "UniSkillFDMConfig": "models.uniskill",
     "UniSkillIDM": "models.uniskill",
     "UniSkillIDMConfig": "models.uniskill",
-    "LatentActionImageProcessorPil": "models.latent_actions",
     "UniSkillPipeline": "models.uniskill",
     "load_latent_action_model": "models.latent_actions",
 }
@@ -74,11 +74,11 @@ __all__ = [
     "HierarchicalPolicyConfig",
     "LapaConfig",
     "LapaModel",
-    "LatentActionImageProcessorPil",
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",
     "SkillStream",
+    "SquareImageProcessorPil",
     "StreamedStep",
     "UniSkillFDM",
     "UniSkillFDMConfig",

@@ -19,7 +19,7 @@ from transformers.utils import ModelOutput
 from hilam_hf.models.latent_actions import RegressionFDMConfig
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
-from hilam_hf.models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
+from hilam_hf.models.processing import SquareImageProcessorPil
 from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
 from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
 from tests.models.mixins import ModelTesterMixin
@@ -294,7 +294,7 @@ def test_the_loss_is_finite_where_nothing_moves() -> None:
 
 
 def test_the_processor_squashes_and_scales(tmp_path: Any) -> None:
-    processor = LatentActionImageProcessorPil(size={"height": 4, "width": 4})
+    processor = SquareImageProcessorPil(size={"height": 4, "width": 4})
     image = torch.zeros(3, 8, 16, dtype=torch.uint8)
     image[0, :, 8:] = 255
     pixels = processor([image], return_tensors="pt")["pixel_values"]

@@ -17,10 +17,10 @@ from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
 from ..loading import StrictLoadingMixin
+from ..processing import SquareImageProcessorPil
 from ..saving import ProcessorSavingMixin
 from .batch_size import BatchSize, resolve_batch_size
 from .pair_encoding import FrameBatch, FrameRun, PairEncoder, join_pieces
-from .processing_latent_actions import LatentActionImageProcessorPil
 
 
 class DynamicsModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
@@ -30,7 +30,7 @@ class DynamicsModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
         image_processor_class: The class of that processor.
     """
 
-    image_processor_class: ClassVar[type[BaseImageProcessor]] = LatentActionImageProcessorPil
+    image_processor_class: ClassVar[type[BaseImageProcessor]] = SquareImageProcessorPil
 
     def image_processor(self) -> BaseImageProcessor:
         """The image processor that brings pictures to the model's size; it is saved with the model."""
