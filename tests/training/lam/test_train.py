@@ -1,5 +1,6 @@
 """Training of latent action models: every kind, two sizes, averaged weights, validation, exact resume."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -153,7 +154,8 @@ def test_every_kind_trains_in_bf16_validates_and_is_saved_with_its_averaged_weig
     for model, folder in zip(models, folders, strict=True):
         assert_same(load_file(folder / "model.safetensors"), state(model))
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert (folders[0] / "preprocessor_config.json").is_file()
+        side = json.loads((folder / "preprocessor_config.json").read_text())["size"]["height"]
+        assert side == model.config.image_size
     average = load_file(tmp_path / "checkpoint-4" / "average.safetensors")
     last = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
     trained = dict(LatentActionModel(idm, fdm).named_parameters())
