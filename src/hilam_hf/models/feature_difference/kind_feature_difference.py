@@ -1,4 +1,7 @@
-"""The kind of latent action model whose inverse side is not trained."""
+"""The kind of latent action model whose inverse side is not trained.
+
+It reads the configuration of its network, `idm.backbone`, a Hub id or folder, at once and the weights at the first use.
+"""
 
 from ..frozen import naming_option
 from ..latent_actions.kinds import LatentActionKind, Models, Options

@@ -1,4 +1,4 @@
-"""LAPA's kind of latent action model."""
+"""LAPA's kind of latent action model; it takes `preset`, "published" or "tiny"."""
 
 from ..latent_actions.kinds import LatentActionKind, Models, Options
 from .configuration_lapa import LapaConfig

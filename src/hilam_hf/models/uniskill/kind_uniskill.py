@@ -1,4 +1,8 @@
-"""UniSkill's kinds of latent action models: as published, and light."""
+"""UniSkill's kinds of latent action models: as published, and light.
+
+Both take `idm.preset` ("published", "small" or "light"), a random start. The first starts where published training does
+otherwise: `idm.resnet` and `fdm.image_editor` are the Hub ids or folders of the networks, None a random start.
+"""
 
 from ..frozen import naming_option
 from ..latent_actions.kinds import LatentActionKind, Models, Options

@@ -19,27 +19,18 @@ def new_latent_action_model(
 ) -> tuple[InverseDynamicsModel, ForwardDynamicsModel]:
     """An untrained latent action model, or one that starts where published training starts.
 
-    | kind | inverse dynamics | forward dynamics | pixels |
-    | --- | --- | --- | --- |
-    | uniskill | UniSkill's, on ImageNet's ResNet-18 | UniSkill's diffusion, from InstructPix2Pix | 224, 256 |
-    | uniskill-light | UniSkill's, light, on the pixels themselves | regression | 64, 64 |
-    | lapa | LAPA's latent action quantization | the same model | 256 |
-    | feature-difference | components of DINOv2's features, not trained | regression | 224, 64 |
-
-    The first and the last read the Hub ids `microsoft/resnet-18`, `timbrooks/instruct-pix2pix` and
-    `facebook/dinov2-small`, or folders in their place. Other packages may add kinds, see `LatentActionKind`.
+    Each kind is declared in its model's folder, see [`LatentActionKind`]; the declaration says which published networks
+    it reads, by their Hub ids or from folders.
 
     Args:
         kind: One of `hilam_hf.plugins.LATENT_ACTION_KINDS`.
         image_size: Side in pixels of the frames that both models see. None: that of the kind.
-        options: Fields of the models' configurations, as `idm.FIELD` and `fdm.FIELD`, or `FIELD` alone for "lapa". Also
-            `idm.preset` ("published", "small" or "light") for both kinds of UniSkill, `preset` ("published" or "tiny")
-            for "lapa"; and `idm.resnet` and `fdm.image_editor`, the Hub ids or folders from which "uniskill" starts.
-            None for these two, and `idm.preset`, mean a random start.
+        options: Fields of the models' configurations, as `idm.FIELD` and `fdm.FIELD`, or `FIELD` alone where one model
+            is both, and what the kind takes besides, such as `idm.preset`.
         seed: Seed of the random weights. None: torch's own stream.
 
     Returns:
-        (inverse dynamics model, forward dynamics model); one and the same object for "lapa".
+        (inverse dynamics model, forward dynamics model); one and the same object where one model is both.
 
     Raises:
         ValueError: If the kind or an option is unknown (naming the nearest one).
