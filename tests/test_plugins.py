@@ -67,6 +67,13 @@ def test_a_name_that_two_packages_declare_is_refused(root: Path) -> None:
         plugins.get("pi")
 
 
+def test_a_package_that_is_found_twice_is_one(root: Path) -> None:
+    add_package(root, "golden_package", "PHI = 1.6", "phi = golden_package:PHI")
+    add_package(root, "golden_package_editable", "", "phi = golden_package:PHI")
+    assert numbers().names_from_packages() == ("phi",)
+    assert numbers().get("phi") == 1.6
+
+
 def test_a_name_is_added_once_and_removed() -> None:
     plugins = numbers()
     plugins.add("two", 2.0)

@@ -37,7 +37,9 @@ class PluginList(Generic[T]):
 
     @cached_property
     def _from_packages(self) -> list[EntryPoint]:
-        return sorted(entry_points(group=self.group), key=lambda entry: (entry.name, entry.value))
+        found = sorted(entry_points(group=self.group), key=lambda entry: (entry.name, entry.value))
+        # A package that is installed editable may be found twice, with the same lines.
+        return list({(entry.name, entry.value): entry for entry in found}.values())
 
     def names(self) -> tuple[str, ...]:
         """All names: this package's, those of other packages, those that were added in this process."""

@@ -98,28 +98,22 @@ def test_most_models_do_nothing_besides_gradients() -> None:
 
 
 def test_the_kind_of_another_package_is_found_by_its_entry_point(tmp_path: Path) -> None:
-    """In a process of its own: its checkpoints load, alone and inside HiLAM, and its name is known."""
+    """In processes of their own: its checkpoints load, inside HiLAM and alone, and its name is known."""
     idm: InverseDynamicsModel = ToyIDM(ToyConfig())
     idm.save_pretrained(tmp_path / "lam" / "idm")
     with_idm = HiLAMConfig.preset("tiny", latent_dim=2, idm_config=idm.config)
     HiLAMModel(with_idm).save_pretrained(tmp_path / "hilam")
     code = "from tests.models.latent_actions.toy import TOY"
     add_package(tmp_path, "toy_package", code, "toy = toy_package:TOY", group=LATENT_ACTION_KINDS.group)
-    script = f"""
-import sys
-sys.path.insert(0, {str(tmp_path)!r})
-from hilam_hf import HiLAMModel, load_latent_action_model
-print(type(load_latent_action_model({str(tmp_path / "lam")!r})[0]).__name__)
-print(type(HiLAMModel.from_pretrained({str(tmp_path / "hilam")!r}).idm).__name__)
-from hilam_hf.training.lam.models import new_latent_action_model
-print(type(new_latent_action_model("toy")[0]).__name__)
-"""
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
-    assert result.stdout.split() == ["ToyIDM"] * 3, result.stderr
-    # A package that imports its own model before anything of this one.
-    script = script.replace("from hilam_hf import", "import tests.models.latent_actions.toy\nfrom hilam_hf import")
-    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
-    assert result.stdout.split() == ["ToyIDM"] * 3, result.stderr
+    start = f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+    own_first = "import tests.models.latent_actions.toy\n"  # imports its model before anything of this package
+    hilam = f"import hilam_hf; model = hilam_hf.HiLAMModel.from_pretrained({str(tmp_path / 'hilam')!r}).idm\n"
+    lam = f"import hilam_hf; model, _ = hilam_hf.load_latent_action_model({str(tmp_path / 'lam')!r})\n"
+    made = "from hilam_hf.training.lam import models; model, _ = models.new_latent_action_model('toy')\n"
+    for script in (hilam, lam, own_first + lam + made):
+        script = start + script + "print(type(model).__name__)"
+        result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=ROOT)
+        assert result.stdout.strip() == "ToyIDM", result.stderr
 
 
 def test_a_kind_of_one_model_takes_bare_options() -> None:
