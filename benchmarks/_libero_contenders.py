@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from hilam_hf.acting_spec import ActingSpec
 from hilam_hf.envs.libero import find_assets, parse_task, read_initial_states
 from hilam_hf.envs.libero.package import import_libero
 from hilam_hf.envs.protocols import get_protocol
@@ -29,9 +30,9 @@ SETTLE_STEPS = 10
 class Replay:
     """Plays recorded actions; looks at every `chunk_length`-th pictures, as a policy that predicts chunks does."""
 
-    extra_observations = ("task_name", "episode_seed")
-    executed_chunk_length = None
-    cameras = get_protocol("openvla").cameras
+    acting_spec = ActingSpec(
+        cameras=get_protocol("openvla").cameras, extra_observations=("task_name", "episode_seed"), has_chunks=False
+    )
 
     def __init__(self, actions: dict[str, list[list[float]]], seed: int, chunk_length: int) -> None:
         self._actions, self._seed, self._chunk_length = actions, seed, chunk_length

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from types import SimpleNamespace
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 
 from hilam_hf.evaluation import lighting_warning
 from hilam_hf.evaluation.provenance import policy_record, weights_fingerprint
-from tests.evaluation.rollouts.test_scheduler import baku_policy, run
+from tests.evaluation.rollouts.test_scheduler import baku_policy
 
 
 @pytest.mark.parametrize(
@@ -48,21 +47,13 @@ def test_fingerprint_tells_weights_apart():
 
 
 def test_policy_record():
-    record = policy_record(baku_policy(execution="open_loop", n_action_steps=3), "org/policy")
+    policy = baku_policy(execution="open_loop", n_action_steps=3)
+    record = policy_record(policy, policy.acting_spec, "org/policy")
     assert (record["class"], record["name"], record["executed_chunk_length"]) == ("BakuPolicy", "org/policy", 3)
     assert record["device"] == "cpu" and record["acting"]["execution"] == "open_loop"
 
 
 def test_training_data_are_told_by_the_config(tmp_path):
-    assert baku_policy().training_data is None
+    assert baku_policy().acting_spec.training_data is None
     baku_policy(training_data={"mujoco": "3.1.0"}).save_pretrained(tmp_path)
-    assert type(baku_policy()).from_pretrained(tmp_path).training_data == {"mujoco": "3.1.0"}
-
-
-def test_pictures_drawn_otherwise_than_the_training_data_are_warned_of(fake_host, caplog):
-    fake_host(provenance={"mujoco": "3.3.4"})
-    policy = baku_policy(training_data={"mujoco": "3.3.0", "dataset": "libero"})
-    with caplog.at_level(logging.WARNING):
-        result = run(policy, "door-open", episodes=1)
-    assert "MuJoCo 3.3.0 and 3.3.4 light scenes differently" in caplog.text
-    assert len(result.provenance["warnings"]) == 1 and result.provenance["training_data"]["dataset"] == "libero"
+    assert type(baku_policy()).from_pretrained(tmp_path).acting_spec.training_data == {"mujoco": "3.1.0"}

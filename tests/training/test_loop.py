@@ -179,6 +179,21 @@ def test_overflowing_steps_in_fp16_are_counted_and_skipped() -> None:
     assert len(history["grad_norm"]) == 20 - sum(value for _, value in history["skipped_steps"])
 
 
+def test_mixed_precision_ends_with_the_run() -> None:
+    AcceleratorState._reset_state()
+    try:
+        line = make_line(0)
+        trained = train(line, Points(), options(mixed_precision="bf16", max_steps=2)).model
+    finally:
+        AcceleratorState._reset_state()
+    assert trained is line
+    # A product that bfloat16 would round to a multiple of 1/128.
+    with torch.no_grad():
+        line.line.weight.fill_(1)
+        line.line.bias.fill_(0)
+    assert line(torch.tensor([[1.001]]), torch.zeros(1, 1)).parts[0].item() == pytest.approx(1.001, abs=1e-6)
+
+
 class Validation:
     """Uses every random stream, as any measure may, and keeps what it saw."""
 

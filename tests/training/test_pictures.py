@@ -12,14 +12,13 @@ from torch import Tensor, nn
 
 from hilam_hf.data import FramePairDataset, PolicyDataset, scan_videos
 from hilam_hf.data.corpora.extraction import encode_episodes
-from hilam_hf.data.samples.collate import collate_policy
 from hilam_hf.data.samples.frame_store import FrameStore, VideoSource
 from hilam_hf.data.samples.policy import PolicyEpisode
 from hilam_hf.models.hierarchical import HierarchicalPolicy
 from hilam_hf.models.latent_actions import RegressionFDMConfig
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
 from hilam_hf.training.lam.train import LatentActionModel
-from hilam_hf.training.policy.train import PolicyLoss, PolicySamples, encode_instructions
+from hilam_hf.training.policy.collator import PolicyCollator, encode_instructions
 from hilam_hf.video import VideoReader, write_video
 from tests.models.hierarchical.test_hierarchical import (
     ACTION_DIM,
@@ -70,10 +69,10 @@ def test_a_policy_acts_on_the_pictures_that_it_learns_from(video: Path) -> None:
     )
     store = FrameStore([VideoSource(str(video), LENGTH)], policy.config.low_config.image_size, progress=False)
     dataset = PolicyDataset([episode], store, camera="front", chunk_size=CHUNK)
-    samples = PolicySamples(dataset, encode_instructions(policy, dataset))
+    collate = PolicyCollator(encode_instructions(policy, dataset))
     seen = [noted(level.vision_encoders["shared"]) for level in (policy.high_level, policy.low_level)]
     with torch.no_grad():
-        PolicyLoss(policy)(**collate_policy([samples[3], samples[7]]))
+        policy(**collate([dataset[3], dataset[7]]))
     learnt_from = [frames.pop() for frames in seen]
 
     full = VideoReader(video).read([3, 7]).permute(0, 2, 3, 1).numpy()

@@ -127,27 +127,16 @@ def train_policy_command(
     from ..data.corpora.info import CorpusInfo
     from ..data.episodes import scan_videos
     from ..data.samples.policy import PolicyDataset
-    from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
     from ..training import TrainingConfig, load_config
+    from ..training.policy.models import new_policy
     from ..training.policy.train import pretrain_policy
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
-    if stage not in info.skill_dims:
-        raise ValueError(f"{corpus} has no skills of stage {stage}; it has those of {sorted(info.skill_dims)}")
+    with seeded(options.seed):
+        policy = new_policy(info, stage=stage, cameras=[camera], image_size=image_size)
     rows, folder = load_corpus(corpus), scan_videos(videos)
     dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, info=info, camera=camera)
-    trunk = {"cameras": [camera], "image_size": image_size}
-    with seeded(options.seed):
-        policy = HierarchicalPolicy(
-            HierarchicalPolicyConfig(
-                high_config=dict(trunk),
-                low_config=dict(trunk),
-                skill_dim=info.skill_dims[stage],
-                latent_dim=info.vector_dim,
-                stage=stage,
-            )
-        )
     pretrain_policy(policy, dataset, options, output_dir=out, resume=resume)
     print(f"policy in {out}/policy")
 

@@ -10,7 +10,8 @@ from ..data.demonstrations.video_recording import load_demonstrations
 from ..data.samples.policy import PolicyDataset
 from ..envs.protocols import get_protocol
 from ..evaluation import evaluate
-from ..models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+from ..models.hierarchical import HierarchicalPolicy
+from ..training.policy.models import new_policy
 from ..training.policy.train import finetune_policy, pretrain_policy
 from ..viz import plot_training_curves, save_figure
 from .config import DemoConfig
@@ -20,34 +21,32 @@ from .video_steps import load_episodes
 WITH, WITHOUT = "with_pretraining", "without_pretraining"
 
 
-def new_policy(config: DemoConfig, paths: DemoPaths, *, detach_skill: bool = True) -> HierarchicalPolicy:
-    """An untrained policy that fits the skill corpus."""
-    info = CorpusInfo.from_card(paths.latent_skills)
-    trunk = {"cameras": [config.camera], "image_size": config.image_size, **config.policy}
+def untrained_policy(config: DemoConfig, info: CorpusInfo, *, detach_skill: bool = True) -> HierarchicalPolicy:
+    """The demo's policy as it starts."""
     torch.manual_seed(config.seed)
-    return HierarchicalPolicy(
-        HierarchicalPolicyConfig(
-            high_config=dict(trunk),
-            low_config=dict(trunk),
-            skill_dim=info.skill_dims[config.skill_stage],
-            latent_dim=info.latent_dim,
-            stage=config.skill_stage,
-            detach_skill=detach_skill,
-        )
+    return new_policy(
+        info,
+        stage=config.skill_stage,
+        cameras=[config.camera],
+        image_size=config.image_size,
+        trunk=config.policy,
+        detach_skill=detach_skill,
     )
 
 
 def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Pretrains both levels on videos labelled with skills and latent actions."""
+    info = CorpusInfo.from_card(paths.latent_skills)
     dataset = PolicyDataset.from_skill_corpus(
         load_corpus(paths.latent_skills),
         [episode for episodes in load_episodes(paths) for episode in episodes],
         config.image_size,
         config.skill_stage,
+        info=info,
         camera=config.camera,
     )
     result = pretrain_policy(
-        new_policy(config, paths), dataset, config.seeded(config.pretraining), output_dir=paths.pretraining
+        untrained_policy(config, info), dataset, config.seeded(config.pretraining), output_dir=paths.pretraining
     )
     curves = {name: result.history[name] for name in ("skill_loss", "latent_action_loss")}
     save_figure(plot_training_curves(curves), paths.figure("pretraining"))
@@ -71,7 +70,7 @@ def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
     if arm == WITH:
         policy = HierarchicalPolicy.from_pretrained(paths.pretraining / "policy")
     else:
-        policy = new_policy(config, paths, detach_skill=False)
+        policy = untrained_policy(config, CorpusInfo.from_card(paths.latent_skills), detach_skill=False)
         unit = torch.ones(policy.config.skill_dim)
         policy.set_statistics(skills=(0 * unit, unit))
         options.freeze_high_level = False

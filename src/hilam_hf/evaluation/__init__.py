@@ -1,5 +1,6 @@
 """Evaluation: rollouts in parallel environments, success rates with intervals, provenance, segmentation metrics."""
 
+from ..acting_spec import ActingSpec
 from .provenance import lighting_warning
 from .rollouts.comparison import Comparison, compare
 from .rollouts.policies import ExpertPolicy, Policy, RandomPolicy
@@ -9,6 +10,7 @@ from .segmentation.metrics import SegmentationScores, evaluate_segmentation
 from .statistics import PairedCounts, SuccessRate, wilson_interval
 
 __all__ = [
+    "ActingSpec",
     "Comparison",
     "EpisodeResult",
     "EvaluationResult",

@@ -11,6 +11,8 @@ from typing import Any
 
 from packaging.version import InvalidVersion, Version
 
+from ..acting_spec import ActingSpec
+
 PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco", "metaworld", "hf-libero", "robosuite")
 """Packages whose versions can change what a rollout gives."""
 _LIGHTING_CHANGE = Version("3.3.3")
@@ -31,22 +33,23 @@ def machine() -> dict[str, str | int | None]:
     }
 
 
-def policy_record(policy: Any, name: str | None = None) -> dict[str, Any]:
+def policy_record(policy: Any, spec: ActingSpec, name: str | None = None) -> dict[str, Any]:
     """Return what is known of a policy: its class, where it came from, its weights and how it acts.
 
     Args:
         policy: The policy.
-        name: Its name or path; by default its own `name_or_path`.
+        spec: What it says of itself.
+        name: Its name or path; by default the spec's.
     """
     return {
         "class": type(policy).__name__,
-        "name": name or getattr(policy, "name_or_path", None) or None,
-        "revision": getattr(getattr(policy, "config", None), "_commit_hash", None),
+        "name": name or spec.name,
+        "revision": spec.revision,
         "weights": weights_fingerprint(policy),
-        "device": getattr(getattr(policy, "device", None), "type", None),
-        "executed_chunk_length": getattr(policy, "executed_chunk_length", None),
-        "image_transform": getattr(policy, "image_transform", None),
-        "acting": getattr(policy, "acting_settings", None),
+        "device": spec.device,
+        "executed_chunk_length": spec.executed_chunk_length,
+        "image_transform": spec.image_transform,
+        "acting": spec.settings,
     }
 
 

@@ -132,7 +132,9 @@ def train(
             accelerator.end_training()
     if average is not None:
         average.copy_to_model()
-    return TrainingResult(model=state.model, steps=state.step, history=history.entries)
+    # Mixed precision is the run's: the model computes again as it did before.
+    trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
+    return TrainingResult(model=trained, steps=state.step, history=history.entries)
 
 
 def save_model(model: Any, folder: Path) -> None:

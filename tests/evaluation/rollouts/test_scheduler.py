@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from hilam_hf.acting_spec import ActingSpec
 from hilam_hf.envs import workers
 from hilam_hf.envs.protocols import EpisodeSpec, Protocol, get_protocol
 from hilam_hf.envs.workers import WorkerError
@@ -78,11 +79,10 @@ def run(policy: Any, tasks: Any = TASKS, **options: Any) -> EvaluationResult:
 class Spy:
     """Pushes by a constant and notes what it is asked."""
 
-    cameras = ()
-    executed_chunk_length = None
-
-    def __init__(self, action: float = -1.0, extra_observations: tuple[str, ...] = ("episode_seed",)) -> None:
-        self.action, self.extra_observations = action, extra_observations
+    def __init__(self, action: float = -1.0, **spec: Any) -> None:
+        self.action = action
+        options = {"cameras": (), "extra_observations": ("episode_seed",), "has_chunks": False}
+        self.acting_spec = ActingSpec(**options | spec)
         self.resets: list[Any] = []
         self.calls: list[tuple[list[int], list[int]]] = []
 
@@ -98,7 +98,7 @@ class Spy:
 class Lockstep:
     """A policy of the old kind: it takes a step of all rows whenever it is called, and its steps count."""
 
-    extra_observations = ("episode_seed",)
+    acting_spec = ActingSpec(extra_observations=("episode_seed",))
 
     def __init__(self) -> None:
         self.steps: dict[int, int] = {}

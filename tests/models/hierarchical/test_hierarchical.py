@@ -14,7 +14,7 @@ from torch import Tensor
 from hilam_hf.models.baku import BakuConfig, BakuPolicy
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
 from hilam_hf.video import resize_frames
-from tests.models.baku.test_baku import StoredModelTester
+from tests.models.mixins import StoredModelTester
 
 TRUNK = {
     "cameras": ["front"],

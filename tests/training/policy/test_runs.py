@@ -57,7 +57,7 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
         str(policies / "agentview"), recording, OPTIONS, output_dir=tmp_path, tasks=[TASK], chunk_size=3
     )
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "policy")
-    assert policy.training_data == {
+    assert policy.config.training_data == {
         "demonstrations": 2,
         "sources": ["scripted"],
         "tasks": [TASK],
@@ -68,8 +68,9 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
         "quality": "fast",
         "assets_fingerprint": "0123",
     }
-    assert (policy.action_dim, policy.agent_pos_dim, policy.executed_chunk_length) == (7, 8, 1)
-    assert policy.cameras == ("agentview", "robot0_eye_in_hand")
+    spec = policy.acting_spec
+    assert (spec.action_dim, spec.agent_pos_dim, spec.executed_chunk_length) == (7, 8, 1)
+    assert policy.acting_spec.cameras == ("agentview", "robot0_eye_in_hand")
 
 
 def test_a_pretrained_camera_takes_its_new_name(policies: Path, recording: Path, tmp_path: Path) -> None:
@@ -80,7 +81,7 @@ def test_a_pretrained_camera_takes_its_new_name(policies: Path, recording: Path,
     options = {"rename_cameras": {"front": "agentview"}, "cameras": ["agentview"], "proprioception": "joints_gripper"}
     finetune_on_demonstrations(*arguments, output_dir=tmp_path / "renamed", **options)  # type: ignore[arg-type]
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "renamed" / "policy")
-    assert policy.cameras == ("agentview",) and policy.agent_pos_dim == 9
+    assert policy.acting_spec.cameras == ("agentview",) and policy.acting_spec.agent_pos_dim == 9
     before = HierarchicalPolicy.from_pretrained(policies / "front").high_level.state_dict()
     after = policy.high_level.state_dict()
     kept = [name for name in before if name in after]
@@ -102,7 +103,7 @@ def test_meta_worlds_recordings_do_too(policies: Path, tmp_path: Path) -> None:
         )
     finetune_on_demonstrations(str(policies / "front"), tmp_path / "recordings", OPTIONS, output_dir=tmp_path / "out")
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "out" / "policy")
-    assert policy.training_data == {"demonstrations": 1} and policy.action_dim == 4
+    assert policy.config.training_data == {"demonstrations": 1} and policy.acting_spec.action_dim == 4
 
 
 def test_names_of_cameras() -> None:
@@ -130,7 +131,7 @@ def test_the_example_takes_a_suites_tasks_and_a_protocols_choices(
     arguments += ["--tasks", "1", "--protocol", "baku", "--out", str(tmp_path), "max_steps=1", "batch_size=2"]
     example = load("finetune_libero")
     example.main(arguments)
-    told = HierarchicalPolicy.from_pretrained(tmp_path / "policy").training_data
+    told = HierarchicalPolicy.from_pretrained(tmp_path / "policy").config.training_data
     assert told is not None and told["tasks"] == [TASK]
     assert (told["image_transform"], told["proprioception"]) == ("flip_vertical", "joints_gripper")
     arguments[arguments.index("--tasks") + 1] = "0"

@@ -7,14 +7,14 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoImageProcessor
 
 from hilam_hf.data.samples.policy import PolicyDataset, PolicyEpisode
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
 from hilam_hf.training import TrainingConfig
+from hilam_hf.training.policy.collator import PolicyCollator, encode_instructions
 from hilam_hf.training.policy.train import (
     FinetuningConfig,
-    PolicySamples,
-    encode_instructions,
     finetune_policy,
     predict_skills,
     pretrain_policy,
@@ -110,6 +110,7 @@ def test_pretraining_takes_the_labels_statistics_and_lowers_both_losses(tmp_path
     for name in ("skill_loss", "latent_action_loss"):
         assert result.history[name][-1][1] < 0.8 * result.history[name][0][1]
     assert HierarchicalPolicy.from_pretrained(tmp_path / "policy").config.action_dim is None
+    assert AutoImageProcessor.from_pretrained(tmp_path / "policy").size == {"height": 32, "width": 32}
 
 
 def test_fine_tuning_leaves_the_high_level_as_it_was(tmp_path: Path) -> None:
@@ -124,6 +125,7 @@ def test_fine_tuning_leaves_the_high_level_as_it_was(tmp_path: Path) -> None:
     assert result.history["action_loss"][-1][1] < 0.8 * result.history["action_loss"][0][1]
     reloaded = HierarchicalPolicy.from_pretrained(tmp_path / "policy")
     assert reloaded.config.action_dim == ACTION_DIM
+    assert AutoImageProcessor.from_pretrained(tmp_path / "policy").size == {"height": 32, "width": 32}
 
 
 def test_training_with_cached_skills_equals_running_the_frozen_high_level(tmp_path: Path) -> None:
@@ -134,15 +136,13 @@ def test_training_with_cached_skills_equals_running_the_frozen_high_level(tmp_pa
     )
     policy.freeze_high_level()
     language = encode_instructions(policy, dataset)
-    samples = PolicySamples(dataset, language)
-    skills = predict_skills(policy, samples, batch_size=4)
-    assert skills.shape == (len(dataset), SKILL_DIM)
-    sample = PolicySamples(dataset, language, skills)[11]
-    inputs = {name: value[None] for name, value in sample.items() if name != "pixels"}
-    pixels = {camera: frames[None].float() / 255 for camera, frames in sample["pixels"].items()}
-    cached = policy.eval()(pixels=pixels, **inputs)
-    del inputs["predicted_skills"]
-    computed = policy(pixels=pixels, **inputs)
+    skills = predict_skills(policy, dataset, PolicyCollator(language), batch_size=4)
+    assert [tuple(episode.shape) for episode in skills] == [(LENGTH, SKILL_DIM)] * 3
+    sample = dataset[11]
+    inputs = PolicyCollator(language, skills)([sample])
+    assert torch.equal(inputs["predicted_skills"], skills[1][[2]])
+    cached = policy.eval()(**inputs)
+    computed = policy(**PolicyCollator(language)([sample]))
     torch.testing.assert_close(cached.action_loss, computed.action_loss, rtol=1e-4, atol=1e-5)
 
 

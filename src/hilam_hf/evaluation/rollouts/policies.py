@@ -10,35 +10,33 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
+from ...acting_spec import ActingSpec
 from ...envs.protocols import Protocol as EvaluationProtocol
 
 HOST_EXTRAS = ("privileged", "expert_action")
 """Extra observations that the simulator's process makes."""
 EXTRA_OBSERVATIONS = (*HOST_EXTRAS, "task_name", "episode_seed", "action_dim")
-"""What a policy may ask for besides pictures, `agent_pos` and the instruction, in `extra_observations`."""
+"""What a policy may ask for besides pictures, `agent_pos` and the instruction."""
 
 
 @runtime_checkable
 class Policy(Protocol):
-    """Anything that turns observations into actions.
+    """Anything that turns observations into actions; these two methods are enough.
 
     A batch of B observations is `{"pixels": {camera: uint8 (B, H, W, 3)}, "agent_pos": float32 (B, P),
     "task": list[str]}`, where `task` is the instruction in words. Its arrays are used again for the next batch: copy
-    what has to be kept. A policy that has an attribute `extra_observations` also gets what it lists there:
-    `expert_action` (float32 (B, A), what the simulator's scripted expert does), `privileged` (float64 (B, 39), the
-    state of Meta-World), `task_name` (list[str]), `episode_seed` (int64 (B,)), `action_dim` (A, one number).
+    what has to be kept.
+
+    A policy may say more of itself in `acting_spec`, an [`ActingSpec`], which is checked before the first episode and
+    recorded. What it asks for in `extra_observations` comes with the batch: `expert_action` (float32 (B, A), what the
+    simulator's scripted expert does), `privileged` (float64 (B, 39), the state of Meta-World), `task_name` (list[str]),
+    `episode_seed` (int64 (B,)), `action_dim` (A, one number).
 
     `select_action` may have a second parameter `active`, a list of rows: only these take a step, the others wait for
     their simulators, and must be neither looked at nor advanced. A policy without it is called only once all
     simulators have answered, so that the slowest sets the pace.
 
-    Optional attributes: `cameras` (names of those that it looks at), `agent_pos_dim` and `action_dim`, which are
-    checked before the first episode; `reads_next() -> bool (B,)`, which rows look at pictures in their next step (the
-    others' are not drawn, and they see the last ones again); `acting_batch_size` and `predict_in_batches(size)`, see
-    `ActingMixin`; `execute_chunks(length)` and `executed_chunk_length`, how many actions of a predicted chunk are
-    executed (None for a policy without chunks). For the record: `acting_settings` (a dict of what else decides its
-    actions), `image_transform`, `name_or_path`, and `training_data` (a dict whose `mujoco` is the version that
-    drew its training data).
+    What else a policy may offer: [`ReadsSelectively`], [`ExecutesChunks`], [`PredictsInBatches`].
     """
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
@@ -48,6 +46,32 @@ class Policy(Protocol):
         """Return float32 (B, A) in the environment's units for a batch, (A,) for one observation."""
 
 
+@runtime_checkable
+class ReadsSelectively(Protocol):
+    """A policy that does not look at every picture, so that the others need not be drawn."""
+
+    def reads_next(self) -> Sequence[bool] | NDArray[np.bool_]:
+        """Return (B,), which rows look at pictures in their next step; the others see the last ones again."""
+
+
+@runtime_checkable
+class ExecutesChunks(Protocol):
+    """A policy that can be told how many actions of each predicted chunk it executes."""
+
+    def execute_chunks(self, length: int | None) -> None:
+        """Execute `length` actions of each chunk; None goes back to the policy's own number."""
+
+
+@runtime_checkable
+class PredictsInBatches(Protocol):
+    """A policy that can be told how many rows it predicts at once, which then decides nothing else."""
+
+    acting_batch_size: int | None
+
+    def predict_in_batches(self, size: int | None) -> None:
+        """Set `acting_batch_size`; None predicts all rows together."""
+
+
 class ExpertPolicy:
     """The simulator's scripted experts as a policy; they run beside the simulator, whose whole state they see.
 
@@ -55,18 +79,20 @@ class ExpertPolicy:
         noise: Standard deviation of the noise on their actions. It depends on the episode's seed alone.
     """
 
-    name_or_path = "expert"
-    extra_observations = ("expert_action",)
-    cameras = ()
-    executed_chunk_length = None
-
     def __init__(self, noise: float = 0.0) -> None:
         self.noise = noise
 
     @property
-    def acting_settings(self) -> dict[str, float]:
-        """What decides the actions, for the record."""
-        return {"noise": self.noise}
+    def acting_spec(self) -> ActingSpec:
+        """What the experts look at, and what is recorded of them."""
+        return ActingSpec(
+            name="expert",
+            cameras=(),
+            extra_observations=("expert_action",),
+            expert_noise=self.noise,
+            has_chunks=False,
+            settings={"noise": self.noise},
+        )
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
         """Do nothing: an expert begins anew with each episode."""
@@ -84,20 +110,22 @@ class RandomPolicy:
         seed: The policy's own seed.
     """
 
-    name_or_path = "random"
-    extra_observations = ("episode_seed", "action_dim")
-    cameras = ()
-    executed_chunk_length = None
-
     def __init__(self, action_dim: int | None = None, seed: int = 0) -> None:
         self.action_dim = action_dim
         self.seed = seed
         self._generators: dict[int, np.random.Generator] = {}
 
     @property
-    def acting_settings(self) -> dict[str, int]:
-        """What decides the actions, for the record."""
-        return {"seed": self.seed}
+    def acting_spec(self) -> ActingSpec:
+        """What the policy looks at, and what is recorded of it."""
+        return ActingSpec(
+            name="random",
+            cameras=(),
+            action_dim=self.action_dim,
+            extra_observations=("episode_seed", "action_dim"),
+            has_chunks=False,
+            settings={"seed": self.seed},
+        )
 
     def reset(self, indices: Sequence[int] | None = None) -> None:
         """Start the draws of these rows anew."""
@@ -118,20 +146,19 @@ class RandomPolicy:
         return self._generators[row].uniform(-1.0, 1.0, action_dim)
 
 
-def extra_observations(policy: Policy) -> tuple[str, ...]:
-    """Return what a policy asks for in `extra_observations`.
+def spec_of(policy: Policy) -> ActingSpec:
+    """Return what a policy says of itself in `acting_spec`; of one without it nothing is known.
 
     Raises:
-        ValueError: There is no such observation.
+        ValueError: It has no actions yet, or asks for an observation that there is not.
     """
-    extras = tuple(getattr(policy, "extra_observations", ()))
-    unknown = sorted(set(extras) - set(EXTRA_OBSERVATIONS))
-    if unknown:
+    spec: ActingSpec = getattr(policy, "acting_spec", None) or ActingSpec()
+    if unknown := sorted(set(spec.extra_observations) - set(EXTRA_OBSERVATIONS)):
         raise ValueError(
-            f"{type(policy).__name__}.extra_observations asks for {', '.join(unknown)}; "
+            f"{type(policy).__name__}: extra_observations asks for {', '.join(unknown)}; "
             f"there are {', '.join(EXTRA_OBSERVATIONS)}"
         )
-    return extras
+    return spec
 
 
 def takes_active_rows(policy: Policy) -> bool:
@@ -142,7 +169,8 @@ def takes_active_rows(policy: Policy) -> bool:
 
 def looks_at_pictures(policy: Policy) -> bool:
     """Return whether a policy looks at pictures at all; one that says nothing of its cameras may."""
-    return bool(getattr(policy, "cameras", True))
+    cameras = spec_of(policy).cameras
+    return cameras is None or bool(cameras)
 
 
 @contextmanager
@@ -165,18 +193,17 @@ def acting_as_evaluated(policy: Policy, protocol: EvaluationProtocol, batch_size
 
 
 @contextmanager
-def _executed_chunks(policy: Any, protocol: EvaluationProtocol) -> Iterator[None]:
-    length = protocol.executed_chunk_length
-    own = getattr(policy, "executed_chunk_length", 0)  # None: it has no chunks
-    if length is None or own is None:
+def _executed_chunks(policy: Policy, protocol: EvaluationProtocol) -> Iterator[None]:
+    length, spec = protocol.executed_chunk_length, spec_of(policy)
+    if length is None or spec.has_chunks is False:
         yield
-    elif hasattr(policy, "execute_chunks"):
+    elif isinstance(policy, ExecutesChunks):
         policy.execute_chunks(length)
         try:
             yield
         finally:
             policy.execute_chunks(None)
-    elif own == length:
+    elif spec.executed_chunk_length == length:
         yield
     else:
         raise ValueError(
@@ -186,8 +213,8 @@ def _executed_chunks(policy: Any, protocol: EvaluationProtocol) -> Iterator[None
 
 
 @contextmanager
-def _batch_size(policy: Any, size: int | None) -> Iterator[None]:
-    if size is None:
+def _batch_size(policy: Policy, size: int | None) -> Iterator[None]:
+    if size is None or not isinstance(policy, PredictsInBatches):
         yield
         return
     before = policy.acting_batch_size
@@ -199,8 +226,8 @@ def _batch_size(policy: Any, size: int | None) -> Iterator[None]:
 
 
 @contextmanager
-def _single_thread(policy: Any) -> Iterator[None]:
-    if getattr(getattr(policy, "device", None), "type", None) != "cpu":
+def _single_thread(policy: Policy) -> Iterator[None]:
+    if spec_of(policy).device != "cpu":
         yield
         return
     import torch
@@ -223,13 +250,13 @@ def prediction_batch_size(policy: Policy, wanted: int | None = None) -> int | No
     Raises:
         ValueError: The number is below 1, or the policy cannot be told.
     """
-    adjustable = hasattr(policy, "predict_in_batches")
+    adjustable = isinstance(policy, PredictsInBatches)
     if wanted is not None and (wanted < 1 or not adjustable):
         reason = "must be at least 1" if wanted < 1 else f"is not for {type(policy).__name__}, which fixes its own"
         raise ValueError(f"policy_batch_size {reason}, got {wanted}")
     if not adjustable or wanted is not None:
         return wanted
-    return 1 if getattr(getattr(policy, "device", None), "type", "cpu") == "cpu" else 16
+    return 1 if spec_of(policy).device in (None, "cpu") else 16
 
 
 def check_fit(policy: Policy, protocol: EvaluationProtocol, *, render: bool) -> None:
@@ -238,7 +265,8 @@ def check_fit(policy: Policy, protocol: EvaluationProtocol, *, render: bool) -> 
     Raises:
         ValueError: They are not; the message names both sides and what to do.
     """
-    name, cameras = type(policy).__name__, tuple(getattr(policy, "cameras", ()))
+    name, spec = type(policy).__name__, spec_of(policy)
+    cameras = spec.cameras or ()
     if cameras and not render:
         raise ValueError(f"{name} looks at {', '.join(cameras)}, but nothing is drawn; leave out render=False")
     if missing := [camera for camera in cameras if camera not in protocol.cameras]:
@@ -248,16 +276,16 @@ def check_fit(policy: Policy, protocol: EvaluationProtocol, *, render: bool) -> 
             f"the policy's after them with prepare_for_finetuning(rename_cameras=...)"
         )
     for choice in ("image_transform", "proprioception"):
-        learnt, given = (getattr(policy, "training_data", None) or {}).get(choice), getattr(protocol, choice)
+        learnt, given = (spec.training_data or {}).get(choice), getattr(protocol, choice)
         if learnt not in (None, given):
             raise ValueError(
                 f"{name} was trained with {choice} {learnt}, but protocol {protocol.name} has {given}; choose another "
                 f"protocol, or change this one with protocol.with_options({choice}={learnt!r})"
             )
-    action_dim, expected = getattr(policy, "action_dim", None), environment_action_dim(protocol)
-    if action_dim not in (None, expected):
+    expected = environment_action_dim(protocol)
+    if spec.action_dim not in (None, expected):
         raise ValueError(
-            f"{name} gives actions of {action_dim} numbers, but {protocol.simulator} takes {expected}; evaluate a "
+            f"{name} gives actions of {spec.action_dim} numbers, but {protocol.simulator} takes {expected}; evaluate a "
             f"policy that was fine-tuned on demonstrations from {protocol.simulator}"
         )
 
@@ -268,7 +296,7 @@ def check_agent_pos(policy: Policy, protocol: EvaluationProtocol, agent_pos: NDA
     Raises:
         ValueError: It has another length.
     """
-    size = getattr(policy, "agent_pos_dim", None)
+    size = spec_of(policy).agent_pos_dim
     if size is not None and agent_pos.shape != (size,):
         raise ValueError(
             f"{type(policy).__name__} takes agent_pos of {size} numbers, but protocol {protocol.name} gives "

@@ -18,7 +18,7 @@ from ...envs.rendering import configure_rendering
 from ...optional import require
 from ..provenance import lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
-from .policies import HOST_EXTRAS, Policy, acting_as_evaluated, check_fit, extra_observations, prediction_batch_size
+from .policies import HOST_EXTRAS, Policy, acting_as_evaluated, check_fit, prediction_batch_size, spec_of
 from .pool import WorkerPool
 from .results import EpisodeResult, EvaluationResult
 from .scheduler import Episode, Scheduler
@@ -112,13 +112,13 @@ def evaluate(
     numbers = list(range(episodes)) if isinstance(episodes, int) else episodes
     specs = plan_episodes(chosen, task_names(chosen, tasks, suite), seed=seed, episodes=numbers)
     _check_numbers(num_envs=(num_envs, 1), videos_per_task=(videos_per_task, 0))
-    extras = extra_observations(policy)
+    spec = spec_of(policy)
     check_fit(policy, chosen, render=render)
     batch_size = prediction_batch_size(policy, policy_batch_size)
     quality = quality or _QUALITIES[chosen.simulator]
     options: dict[str, Any] = {"protocol": chosen, "quality": quality, "render": render}
-    options["extras"] = tuple(extra for extra in extras if extra in HOST_EXTRAS)
-    options["noise"] = getattr(policy, "noise", 0.0) if "expert_action" in extras else 0.0
+    options["extras"] = tuple(extra for extra in spec.extra_observations if extra in HOST_EXTRAS)
+    options["noise"] = spec.expert_noise
     if chosen.simulator == "libero":
         options["assets"] = None if assets is None else str(assets)
         _check_initial_states(specs)
@@ -133,9 +133,10 @@ def evaluate(
             WorkerPool(HOSTS[chosen.simulator], options, min(num_envs, len(specs)), gpus=render_gpus)
         )
         provenance = {
-            "policy": policy_record(policy, policy_name),
+            # How it acts within this evaluation.
+            "policy": policy_record(policy, spec_of(policy), policy_name),
             "policy_batch_size": batch_size,
-            "training_data": getattr(policy, "training_data", None),
+            "training_data": spec.training_data,
             "simulator": pool.ask(0, "provenance", reset_timeout_s),
             "quality": quality,
             "render": render,

@@ -20,10 +20,11 @@ from ...envs.workers import Worker, WorkerDied, WorkerError, WorkerTimeout, read
 from .observations import ObservationBatch
 from .policies import (
     Policy,
+    ReadsSelectively,
     check_agent_pos,
     environment_action_dim,
-    extra_observations,
     looks_at_pictures,
+    spec_of,
     takes_active_rows,
 )
 from .pool import WorkerPool
@@ -169,7 +170,7 @@ class Scheduler:
         self._queue = EpisodeQueue(episodes)
         self._rows = [_Row(number) for number in range(len(pool.workers))]
         self._action_dim = environment_action_dim(protocol)
-        self._batch = ObservationBatch(len(self._rows), extra_observations(policy), self._action_dim)
+        self._batch = ObservationBatch(len(self._rows), spec_of(policy).extra_observations, self._action_dim)
         self._partial = takes_active_rows(policy)
         self._begun_tasks: set[str] = set()
         self._num_faults = self._num_completed = 0
@@ -232,7 +233,7 @@ class Scheduler:
 
     def _rows_that_look(self) -> Sequence[bool] | NDArray[np.bool_]:
         """(B,) whether the next step of each row looks at pictures."""
-        if self._looks and hasattr(self._policy, "reads_next"):
+        if self._looks and isinstance(self._policy, ReadsSelectively):
             return self._policy.reads_next()
         return [self._looks] * len(self._rows)
 

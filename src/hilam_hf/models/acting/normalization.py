@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+Statistics = tuple[Tensor, Tensor]
+"""(mean, standard deviation) or (minimum, maximum), each a number for every dimension."""
+
 
 class Normalizer(nn.Module):
     """Affine map between data units and what the network sees: normalised = (value - offset) / scale.
@@ -86,3 +89,19 @@ class Normalizer(nn.Module):
                 f"The statistics of {self.name} are not set; call set_statistics({self.name}=...) with those of the "
                 f"training data before training or acting."
             )
+
+
+def optional_normalizer(name: str, size: int | None) -> Normalizer | None:
+    """A normaliser where there is something to normalise."""
+    return None if size is None else Normalizer(name, size)
+
+
+def require_normalizer(name: str, normalizer: Normalizer | None) -> Normalizer:
+    """The normaliser.
+
+    Raises:
+        ValueError: The policy has none of that name.
+    """
+    if normalizer is None:
+        raise ValueError(f"This policy takes no {name}, so it has no statistics of it; leave {name} out.")
+    return normalizer

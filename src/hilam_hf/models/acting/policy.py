@@ -1,11 +1,10 @@
-"""What a policy needs to act: observations in, histories of tokens, chunk execution, actions out."""
+"""Acting: observations in, predictions of chunks, their execution row by row, actions out."""
 
 from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,58 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from ...video import resize_frames
-from ..baku.configuration_baku import ActingConfig, BakuConfig
+from ...acting_spec import ActingSpec
+from ..processing import SquareImageProcessorPil
+from ..saving import ProcessorSavingMixin
+from .configuration_acting import ActingConfig, TrunkConfig
 from .execution import OpenLoop, TemporalAggregator, check_rows
 from .history import TokenHistory
 from .language import LanguageEncoder, shared_language_encoder
 from .normalization import Normalizer
+from .observation import PolicyInputs, read_observation
 
 
-@dataclass
-class PolicyInputs:
-    """One observation of B rows.
-
-    Args:
-        pixels: (B, 3, H, W) uint8 frames of each camera, at the camera's size, on the CPU, which resizes 8-bit frames.
-        agent_pos: (B, P) proprioception, or None where the policy takes none.
-        tasks: B instructions; empty where the policy takes none.
-        rows: B numbers of rows, whose histories these observations continue.
-        batched: Whether the observation came with a batch dimension.
-        device: Where the policy is; everything but `pixels` lies there.
-    """
-
-    pixels: dict[str, Tensor]
-    agent_pos: Tensor | None
-    tasks: list[str]
-    rows: list[int]
-    batched: bool
-    device: torch.device
-
-    def take(self, rows: list[int], device: torch.device) -> PolicyInputs:
-        """The inputs of some rows, for a policy on `device`; a row may come more than once."""
-        return replace(
-            self,
-            device=device,
-            pixels={camera: frames[rows] for camera, frames in self.pixels.items()},
-            agent_pos=None if self.agent_pos is None else self.agent_pos[rows].to(device),
-            tasks=[self.tasks[row] for row in rows] if self.tasks else [],
-            rows=[self.rows[row] for row in rows],
-        )
-
-    def frames(self, config: BakuConfig) -> dict[str, Tensor]:
-        """uint8 (B, 1, 3, S, S) of each camera of `config`, at its image size, on the policy's device."""
-        return {
-            camera: resize_frames(self.pixels[camera], config.image_size)[:, None].to(self.device)
-            for camera in config.cameras
-        }
-
-
-class ActingMixin:
+class ActingMixin(ProcessorSavingMixin):
     """`reset` and `select_action` for a `PreTrainedModel` whose config is an [`ActingConfig`].
 
-    A subclass calls `_init_acting` in its `__init__` and gives `_acting_configs`, `_action_normalizer` and
-    `_predict_chunk`.
+    A subclass calls `_init_acting` in its `__init__` and gives `_trunk_configs`, `_action_normalizer` and
+    `_predict_chunk`. Its image processor is saved beside its weights.
 
     Attributes:
         acting_batch_size: Rows that are predicted at once, a smaller group being filled up with one of its rows, so
@@ -73,6 +36,7 @@ class ActingMixin:
 
     config: ActingConfig
     device: torch.device
+    name_or_path: str
     acting_batch_size: int | None = None
     _language_encoder: LanguageEncoder | None
     _executors: dict[int, TemporalAggregator | OpenLoop]
@@ -114,10 +78,10 @@ class ActingMixin:
             ValueError: The policy has no actions yet, or the observation lacks something or has the wrong size.
         """
         normalizer = self._action_normalizer()
-        inputs = read_observation(observation, self._acting_configs())
+        inputs = read_observation(observation, self._trunk_configs())
         rows = self._rows_to_advance(inputs.rows, active)
         chunks = self._predict_chunks(inputs, [row for row in rows if self._needs_prediction(row)])
-        actions = np.zeros((len(inputs.rows), self._acting_configs()[-1].action_dim), dtype=np.float32)
+        actions = np.zeros((len(inputs.rows), self._trunk_configs()[-1].action_dim), dtype=np.float32)
         if rows:
             executed = torch.cat([self._executor(row).update(chunks.get(row)) for row in rows]).clamp(-1, 1)
             actions[rows] = normalizer.denormalize(executed.to(self.device)).cpu().numpy()
@@ -129,7 +93,8 @@ class ActingMixin:
         A row in the middle of its chunk does not; one that was reset since does.
         """
         rows = range(self._num_rows or 0)
-        return np.array([bool(self.cameras) and self._needs_prediction(row) for row in rows], dtype=np.bool_)
+        looks = any(trunk.cameras for trunk in self._trunk_configs())
+        return np.array([looks and self._needs_prediction(row) for row in rows], dtype=np.bool_)
 
     def predict_in_batches(self, size: int | None) -> None:
         """Sets `acting_batch_size`.
@@ -150,7 +115,7 @@ class ActingMixin:
         Raises:
             ValueError: A chunk does not hold that many.
         """
-        chunk_size = self._acting_configs()[-1].chunk_size
+        chunk_size = self._trunk_configs()[-1].chunk_size
         if length is not None and not 1 <= length <= chunk_size:
             raise ValueError(
                 f"this policy predicts chunks of {chunk_size} actions, so it cannot execute {length} of each; choose "
@@ -160,48 +125,38 @@ class ActingMixin:
         self.reset()
 
     @property
-    def executed_chunk_length(self) -> int:
-        """Actions executed of each chunk; 1 with temporal aggregation, which predicts at every step."""
-        if self._executed_length is not None:
-            return self._executed_length
-        if self.config.execution == "temporal_aggregation":
-            return 1
-        return self.config.n_action_steps or self._acting_configs()[-1].chunk_size
-
-    @property
-    def acting_settings(self) -> dict[str, Any]:
-        """What decides the actions beside weights and chunk length, for records of evaluations."""
-        open_loop = self._executed_length is not None or self.config.execution == "open_loop"
-        return {
-            "execution": "open_loop" if open_loop else "temporal_aggregation",
-            "aggregation_decay": None if open_loop else self.config.aggregation_decay,
-            "language_encoder": self.config.language_encoder,
-        }
-
-    @property
-    def training_data(self) -> dict[str, Any] | None:
-        """What is known of the demonstrations that the policy learnt to act from."""
-        return self.config.training_data
-
-    @property
-    def cameras(self) -> tuple[str, ...]:
-        """Names of the cameras that the policy looks at."""
-        return tuple(dict.fromkeys(camera for config in self._acting_configs() for camera in config.cameras))
-
-    @property
-    def agent_pos_dim(self) -> int | None:
-        """P, the length of the proprioception that the policy takes; None where it takes none."""
-        sizes = {config.proprioception_dim for config in self._acting_configs()} - {None}
-        return sizes.pop() if sizes else None
-
-    @property
-    def action_dim(self) -> int:
-        """A, the length of an action.
+    def acting_spec(self) -> ActingSpec:
+        """What the policy looks at and gives, and what is recorded of it.
 
         Raises:
             ValueError: The policy has no actions yet.
         """
-        return self._action_normalizer().size
+        trunks = self._trunk_configs()
+        proprioception = {trunk.proprioception_dim for trunk in trunks} - {None}
+        is_open_loop = self._is_open_loop
+        return ActingSpec(
+            cameras=tuple(dict.fromkeys(camera for trunk in trunks for camera in trunk.cameras)),
+            agent_pos_dim=proprioception.pop() if proprioception else None,
+            action_dim=self._action_normalizer().size,
+            has_chunks=True,
+            executed_chunk_length=self._open_loop_length if is_open_loop else 1,
+            training_data=self.config.training_data,
+            settings={
+                "execution": "open_loop" if is_open_loop else "temporal_aggregation",
+                "aggregation_decay": None if is_open_loop else self.config.aggregation_decay,
+                "language_encoder": self.config.language_encoder,
+            },
+            name=self.name_or_path or None,
+            device=self.device.type,
+        )
+
+    def image_processor(self) -> SquareImageProcessorPil | None:
+        """What makes of one camera's pictures those that `select_action` gives the last trunk that looks at any.
+
+        None where the policy takes no pictures.
+        """
+        sizes = [trunk.image_size for trunk in self._trunk_configs() if trunk.cameras]
+        return SquareImageProcessorPil(size={"height": sizes[-1], "width": sizes[-1]}) if sizes else None
 
     @property
     def language_encoder(self) -> LanguageEncoder:
@@ -234,7 +189,7 @@ class ActingMixin:
         self._num_rows = self._executed_length = None
 
     @abstractmethod
-    def _acting_configs(self) -> list[BakuConfig]:
+    def _trunk_configs(self) -> Sequence[TrunkConfig]:
         """The trunks that observe; the last one predicts the chunks."""
 
     @abstractmethod
@@ -253,7 +208,7 @@ class ActingMixin:
 
     def _needs_prediction(self, row: int) -> bool:
         # With a history every observation must be seen, even when its prediction is not used.
-        return self._executor(row).needs_chunk or any(config.history > 1 for config in self._acting_configs())
+        return self._executor(row).needs_chunk or any(trunk.history > 1 for trunk in self._trunk_configs())
 
     def _predict_chunks(self, inputs: PolicyInputs, rows: list[int]) -> dict[int, Tensor]:
         """{row: (1, Q, A) float32 on the CPU}, where chunks are executed row by row."""
@@ -267,85 +222,25 @@ class ActingMixin:
             chunks.update(zip(part, chunk.split(1), strict=False))
         return chunks
 
+    @property
+    def _is_open_loop(self) -> bool:
+        return self._executed_length is not None or self.config.execution == "open_loop"
+
+    @property
+    def _open_loop_length(self) -> int:
+        return self._executed_length or self.config.n_action_steps or self._trunk_configs()[-1].chunk_size
+
     def _executor(self, row: int) -> TemporalAggregator | OpenLoop:
         if row not in self._executors:
-            chunk_size, length = self._acting_configs()[-1].chunk_size, self._executed_length
-            if length is not None or self.config.execution == "open_loop":
-                self._executors[row] = OpenLoop(chunk_size, length or self.config.n_action_steps)
+            chunk_size = self._trunk_configs()[-1].chunk_size
+            if self._is_open_loop:
+                self._executors[row] = OpenLoop(chunk_size, self._open_loop_length)
             else:
                 self._executors[row] = TemporalAggregator(chunk_size, self.config.aggregation_decay)
         return self._executors[row]
 
     def _history(self, name: str, length: int) -> TokenHistory:
         return self._histories.setdefault(name, TokenHistory(length))
-
-
-def read_observation(observation: Mapping[str, Any], configs: Sequence[BakuConfig]) -> PolicyInputs:
-    """What the trunks need of an observation, checked and as a batch, on the CPU.
-
-    Raises:
-        ValueError: A camera, agent_pos or the task is missing, or a size is wrong.
-    """
-    cameras = list(dict.fromkeys(camera for config in configs for camera in config.cameras))
-    frames = {camera: _camera_frames(observation, camera) for camera in cameras}
-    agent_pos = None
-    if sizes := {config.proprioception_dim for config in configs} - {None}:
-        agent_pos = _agent_pos(observation, sizes.pop())
-    arrays = [*frames.values(), *([] if agent_pos is None else [agent_pos])]
-    ranks = [array.ndim == 4 for array in frames.values()] + ([] if agent_pos is None else [agent_pos.ndim == 2])
-    batched = all(ranks)
-    if any(ranks) and not batched:
-        raise ValueError("Some of the observation's cameras and agent_pos have a batch dimension and some have not.")
-    if not batched:
-        frames = {camera: array[None] for camera, array in frames.items()}
-        agent_pos = None if agent_pos is None else agent_pos[None]
-    rows = {len(array) if batched else 1 for array in arrays}
-    if len(rows) != 1:
-        raise ValueError(f"The observation's cameras and agent_pos must have the same number of rows, got {rows}.")
-    num_rows = rows.pop()
-    needs_task = any(config.language_dim is not None for config in configs)
-    return PolicyInputs(
-        pixels={
-            camera: torch.from_numpy(np.ascontiguousarray(array)).permute(0, 3, 1, 2)
-            for camera, array in frames.items()
-        },
-        agent_pos=None if agent_pos is None else torch.from_numpy(agent_pos),
-        tasks=_tasks(observation, num_rows) if needs_task else [],
-        rows=list(range(num_rows)),
-        batched=batched,
-        device=torch.device("cpu"),
-    )
-
-
-def _camera_frames(observation: Mapping[str, Any], camera: str) -> np.ndarray:
-    pixels = observation.get("pixels", {})
-    if camera not in pixels:
-        raise ValueError(f"The observation lacks camera {camera!r} in 'pixels'; given: {sorted(pixels)}.")
-    array = np.asarray(pixels[camera])
-    if array.dtype != np.uint8 or array.ndim not in (3, 4) or array.shape[-1] != 3:
-        raise ValueError(
-            f"Camera {camera!r} must be uint8 of shape (H, W, 3) or (B, H, W, 3), got {array.dtype} {array.shape}."
-        )
-    return array
-
-
-def _agent_pos(observation: Mapping[str, Any], size: int) -> np.ndarray:
-    if observation.get("agent_pos") is None:
-        raise ValueError(f"The observation lacks 'agent_pos' (float, length {size}).")
-    array = np.asarray(observation["agent_pos"], dtype=np.float32)
-    if array.ndim not in (1, 2) or array.shape[-1] != size:
-        raise ValueError(f"'agent_pos' must have shape ({size},) or (B, {size}), got {array.shape}.")
-    return array
-
-
-def _tasks(observation: Mapping[str, Any], rows: int) -> list[str]:
-    task = observation.get("task")
-    if task is None:
-        raise ValueError("The observation lacks 'task' (the instruction in words).")
-    tasks = [task] * rows if isinstance(task, str) else list(task)
-    if len(tasks) != rows or not all(isinstance(text, str) for text in tasks):
-        raise ValueError(f"'task' must be a string or {rows} strings, got {tasks!r}.")
-    return tasks
 
 
 @contextmanager

@@ -1,6 +1,5 @@
 """BAKU: a causal transformer over one token per modality, and the flat policy that acts with it."""
 
-from ..acting.execution import OpenLoop, TemporalAggregator
 from .configuration_baku import BakuConfig
 from .convert_baku import convert_published_state_dict, load_published_weights
 from .modeling_baku import BakuModel, BakuOutput
@@ -11,8 +10,6 @@ __all__ = [
     "BakuModel",
     "BakuOutput",
     "BakuPolicy",
-    "OpenLoop",
-    "TemporalAggregator",
     "convert_published_state_dict",
     "load_published_weights",
 ]

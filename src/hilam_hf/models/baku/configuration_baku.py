@@ -1,39 +1,11 @@
 """Configuration of the BAKU trunk and of the policy that acts with it (Haldar et al., 2024)."""
 
 from dataclasses import field
-from typing import Any, Literal
+from typing import Literal
 
 from huggingface_hub.dataclasses import strict
-from transformers import PreTrainedConfig
 
-
-@strict
-class ActingConfig(PreTrainedConfig):
-    """How a policy turns instructions into vectors and predicted chunks into actions.
-
-    Args:
-        language_encoder: Hub id or folder of the frozen text encoder (see [`LanguageEncoder`]).
-        execution: "temporal_aggregation" predicts a chunk at every step and averages the predictions for that step;
-            "open_loop" executes the first `n_action_steps` of a chunk before it predicts again.
-        n_action_steps: Actions executed of each chunk under "open_loop"; None for the whole chunk.
-        aggregation_decay: m in the weights exp(-m i), i counting from the oldest prediction.
-        training_data: What the demonstrations were like that the policy learnt to act from: how pictures were drawn
-            (`mujoco`, its version) and turned (`image_transform`), what `agent_pos` is made of (`proprioception`), and
-            whatever else is known. Evaluation compares it with its own; None where nothing is known.
-    """
-
-    language_encoder: str = "all-MiniLM-L6-v2"
-    execution: Literal["temporal_aggregation", "open_loop"] = "temporal_aggregation"
-    n_action_steps: int | None = None
-    aggregation_decay: float | int = 0.01
-    training_data: dict[str, Any] | None = None
-
-    def validate_acting(self) -> None:
-        """The execution options are in range."""
-        if self.n_action_steps is not None:
-            _require_positive("n_action_steps", self.n_action_steps)
-        if self.aggregation_decay < 0:
-            raise ValueError(f"aggregation_decay must be 0 or more, got {self.aggregation_decay}.")
+from ..acting.configuration_acting import ActingConfig, check_n_action_steps, require_positive
 
 
 @strict
@@ -102,12 +74,12 @@ class BakuConfig(ActingConfig):
     def validate_sizes(self) -> None:
         """Every size is positive, and heads and groups divide what they split."""
         for name in ("image_size", "vision_groups", "num_keypoints", "token_dim", "hidden_size", "num_layers"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         for name in ("num_heads", "max_positions", "history", "action_dim", "chunk_size", "action_std"):
-            _require_positive(name, getattr(self, name))
+            require_positive(name, getattr(self, name))
         for name in ("proprioception_dim", "language_dim", "condition_dim"):
             if getattr(self, name) is not None:
-                _require_positive(name, getattr(self, name))
+                require_positive(name, getattr(self, name))
         if self.hidden_size % self.num_heads:
             raise ValueError(
                 f"hidden_size {self.hidden_size} is not divisible by num_heads {self.num_heads}; change one of them."
@@ -151,14 +123,3 @@ class BakuConfig(ActingConfig):
     def validate_n_action_steps(self) -> None:
         """A chunk holds as many actions as are executed of it."""
         check_n_action_steps(self.n_action_steps, self.chunk_size)
-
-
-def check_n_action_steps(n_action_steps: int | None, chunk_size: int) -> None:
-    """Raises ValueError where more actions of a chunk are to be executed than it holds."""
-    if n_action_steps is not None and n_action_steps > chunk_size:
-        raise ValueError(f"n_action_steps={n_action_steps} exceeds chunk_size={chunk_size}; lower it.")
-
-
-def _require_positive(name: str, value: float | int) -> None:
-    if value <= 0:
-        raise ValueError(f"{name} must be greater than 0, got {value}.")

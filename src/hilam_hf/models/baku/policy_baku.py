@@ -8,13 +8,12 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from ..acting.normalization import Normalizer
-from ..acting.policy import ActingMixin, PolicyInputs
+from ..acting.normalization import Normalizer, Statistics, optional_normalizer, require_normalizer
+from ..acting.observation import PolicyInputs, add_step
+from ..acting.policy import ActingMixin
 from ..loading import StrictLoadingMixin
 from .configuration_baku import BakuConfig
 from .modeling_baku import BakuModel, BakuOutput
-
-Statistics = tuple[Tensor, Tensor]
 
 
 class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
@@ -74,7 +73,7 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         """Predicts chunks, and the loss against `actions`.
 
         Args:
-            pixels: (B, 3, S, S) or (B, T, 3, S, S) in [0, 1] for each camera.
+            pixels: (B, 3, S, S) or (B, T, 3, S, S), uint8 or floats in [0, 1], for each camera.
             language: (B, E) instruction vectors.
             agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
             actions: (B, Q, A) or (B, T, Q, A) in the environment's units.
@@ -98,7 +97,7 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             return None
         return self.agent_pos_normalizer.normalize(agent_pos)
 
-    def _acting_configs(self) -> list[BakuConfig]:
+    def _trunk_configs(self) -> list[BakuConfig]:
         return [self.config]
 
     def _action_normalizer(self) -> Normalizer:
@@ -114,24 +113,3 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         history = self._history("trunk", config.history)
         tokens = history.append(tokens, inputs.rows)
         return history.last_step(self.model.decode(prompt, tokens)[0], inputs.rows)
-
-
-def add_step(values: Tensor | None, ndim: int) -> Tensor | None:
-    """Inserts T = 1 after the batch dimension of values that come without it, `ndim` counting dimensions with it."""
-    return values[:, None] if values is not None and values.ndim == ndim - 1 else values
-
-
-def optional_normalizer(name: str, size: int | None) -> Normalizer | None:
-    """A normaliser where there is something to normalise."""
-    return None if size is None else Normalizer(name, size)
-
-
-def require_normalizer(name: str, normalizer: Normalizer | None) -> Normalizer:
-    """The normaliser.
-
-    Raises:
-        ValueError: The policy has none of that name.
-    """
-    if normalizer is None:
-        raise ValueError(f"This policy takes no {name}, so it has no statistics of it; leave {name} out.")
-    return normalizer

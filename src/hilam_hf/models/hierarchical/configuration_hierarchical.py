@@ -6,7 +6,8 @@ from typing import Any, ClassVar, Literal
 from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
-from ..baku.configuration_baku import ActingConfig, BakuConfig, check_n_action_steps
+from ..acting.configuration_acting import ActingConfig, check_n_action_steps
+from ..baku.configuration_baku import BakuConfig
 
 RegressionLoss = Literal["mse", "l1", "smooth_l1"]
 

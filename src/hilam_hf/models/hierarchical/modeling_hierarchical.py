@@ -14,11 +14,11 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 from transformers.utils import ModelOutput
 
-from ..acting.normalization import Normalizer
-from ..acting.policy import ActingMixin, PolicyInputs
+from ..acting.normalization import Normalizer, Statistics, optional_normalizer, require_normalizer
+from ..acting.observation import PolicyInputs, add_step
+from ..acting.policy import ActingMixin
 from ..baku.configuration_baku import BakuConfig
 from ..baku.modeling_baku import BakuModel, masked_mean, masked_targets
-from ..baku.policy_baku import Statistics, add_step, optional_normalizer, require_normalizer
 from ..loading import StrictLoadingMixin
 from .configuration_hierarchical import HierarchicalPolicyConfig
 from .finetuning import finetuning_config, lora_targets, rebuild_trunk
@@ -144,7 +144,8 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         With `skills` as the only target pi^l does not run; with `predicted_skills` pi^h does not.
 
         Args:
-            pixels: (B, 3, H, W) or (B, T, 3, H, W) in [0, 1] for each camera, at the config's image size.
+            pixels: (B, 3, H, W) or (B, T, 3, H, W), uint8 or floats in [0, 1], for each camera, at the config's image
+                size.
             language: (B, E) instruction vectors.
             agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
             skills: (B, S) or (B, T, S) target skills z^h.
@@ -340,7 +341,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         terms = [weight * output[name] for name, weight in weights.items() if name in output]
         return torch.stack(terms).sum() if terms else None
 
-    def _acting_configs(self) -> list[BakuConfig]:
+    def _trunk_configs(self) -> list[BakuConfig]:
         return [self.config.high_config, self.config.low_config]
 
     def _action_normalizer(self) -> Normalizer:

@@ -1,23 +1,21 @@
 """Training of the hierarchical policy (paper section 3.3): pretraining on skills, fine-tuning on demonstrations."""
 
 import dataclasses
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
-from ...data.samples.collate import collate_policy
 from ...data.samples.policy import PolicyDataset
-from ...models.hierarchical import HierarchicalPolicy, HierarchicalPolicyOutput
+from ...models.hierarchical import HierarchicalPolicy
 from ...optional import require
-from ...video import as_float_frames
 from ..config import TrainingConfig
 from ..loop import TrainingResult, save_model, train
+from .collator import PolicyCollator, encode_instructions
 
 
 @dataclass(kw_only=True)
@@ -36,51 +34,6 @@ class FinetuningConfig(TrainingConfig):
     freeze_high_level: bool = True
     lora_rank: int = 16
     lora_alpha: int = 32
-
-
-class PolicySamples(Dataset[dict[str, Any]]):
-    """A `PolicyDataset` in the words of `HierarchicalPolicy.forward`, with instructions as vectors.
-
-    Args:
-        dataset: Samples with pictures, instructions and labels.
-        language: Vector of every instruction of the data set, each (E,).
-        predicted_skills: (N, S) output of a frozen π^h for every sample, which then does not run in training.
-    """
-
-    def __init__(self, dataset: PolicyDataset, language: Mapping[str, Tensor], predicted_skills: Tensor | None = None):
-        self.dataset = dataset
-        self.language = language
-        self.predicted_skills = predicted_skills
-
-    def __len__(self) -> int:
-        return len(self.dataset)
-
-    def __getitem__(self, item: int) -> dict[str, Any]:
-        sample = self.dataset[item]
-        inputs = {"pixels": sample["pixels"], "language": self.language[sample["language"]]}
-        for name, key in (
-            ("agent_pos", "agent_pos"),
-            ("skills", "skill"),
-            ("latent_actions", "latent_action"),
-            ("actions", "actions"),
-            ("action_mask", "action_mask"),
-        ):
-            if key in sample:
-                inputs[name] = sample[key]
-        if self.predicted_skills is not None:
-            inputs["predicted_skills"] = self.predicted_skills[item]
-        return inputs
-
-
-class PolicyLoss(nn.Module):
-    """Calls a policy on 8-bit pictures, scaled to [0, 1] on the device."""
-
-    def __init__(self, policy: nn.Module):
-        super().__init__()
-        self.policy = policy
-
-    def forward(self, pixels: Mapping[str, Tensor], **inputs: Tensor) -> HierarchicalPolicyOutput:
-        return self.policy(pixels={camera: as_float_frames(frames) for camera, frames in pixels.items()}, **inputs)
 
 
 def pretrain_policy(
@@ -103,12 +56,11 @@ def pretrain_policy(
     skills = torch.cat([episode.skills[episode.segments] for episode in dataset.episodes])  # type: ignore[index]
     latents = torch.cat([episode.latent_actions for episode in dataset.episodes])  # type: ignore[misc]
     policy.set_statistics(skills=_mean_std(skills), latent_actions=_mean_std(latents))
-    samples = PolicySamples(dataset, encode_instructions(policy, dataset))
     result = train(
-        PolicyLoss(policy),
-        samples,
+        policy,
+        dataset,
         config,
-        collate_fn=collate_policy,
+        collate_fn=PolicyCollator(encode_instructions(policy, dataset)),
         output_dir=output_dir,
         resume=resume,
         description="pretraining the policy",
@@ -148,16 +100,16 @@ def finetune_policy(
         agent_pos = torch.cat([episode.agent_pos for episode in dataset.episodes])  # type: ignore[misc]
         policy.set_statistics(agent_pos=_mean_std(agent_pos))
     language = encode_instructions(policy, dataset)
-    samples = PolicySamples(dataset, language)
+    collate = PolicyCollator(language)
     if config.freeze_high_level:
         policy.freeze_high_level()
-        samples = PolicySamples(dataset, language, predict_skills(policy, samples))
+        collate = PolicyCollator(language, predict_skills(policy, dataset, collate))
     trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
     result = train(
-        PolicyLoss(trained),
-        samples,
+        trained,
+        dataset,
         config,
-        collate_fn=collate_policy,
+        collate_fn=collate,
         output_dir=output_dir,
         resume=resume,
         description="fine-tuning the policy",
@@ -175,24 +127,21 @@ def _with_lora(policy: HierarchicalPolicy, config: FinetuningConfig) -> Any:
     return peft.get_peft_model(policy, peft.LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, **targets))
 
 
-def encode_instructions(policy: HierarchicalPolicy, dataset: PolicyDataset) -> dict[str, Tensor]:
-    """Vector (E,) of every instruction of a data set, each computed once by the policy's frozen language encoder."""
-    vectors = policy.language_encoder.encode(dataset.instructions)
-    return dict(zip(dataset.instructions, vectors.cpu(), strict=True))
-
-
 @torch.no_grad()
-def predict_skills(policy: HierarchicalPolicy, samples: PolicySamples, batch_size: int = 256) -> Tensor:
-    """π^h's skill (N, S) for every sample, in evaluation mode."""
+def predict_skills(
+    policy: HierarchicalPolicy, dataset: PolicyDataset, collate: PolicyCollator, batch_size: int = 256
+) -> list[Tensor]:
+    """π^h's skills (N, S) of the N samples of every episode, in evaluation mode."""
     training = policy.training
     policy.eval()
     skills = []
-    loader = DataLoader(samples, batch_size=batch_size, collate_fn=collate_policy)
+    loader = DataLoader(dataset, batch_size=batch_size, collate_fn=collate)
     for batch in tqdm(loader, desc="skills of the demonstrations", leave=False, dynamic_ncols=True):
-        pixels = {camera: as_float_frames(frames.to(policy.device)) for camera, frames in batch["pixels"].items()}
+        pixels = {camera: frames.to(policy.device) for camera, frames in batch["pixels"].items()}
         skills.append(policy.predict_skills(pixels, batch["language"].to(policy.device)).cpu())
     policy.train(training)
-    return torch.cat(skills)
+    lengths = [len(episode.frame_indices) for episode in dataset.episodes]
+    return list(torch.cat(skills).split(lengths))
 
 
 def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
