@@ -157,7 +157,7 @@ class InverseDynamicsModel(DynamicsModel):
         """Computes from pairs of frames what gradients do not teach the model; most kinds have nothing of that sort.
 
         Args:
-            pairs: Batches (frames, next_frames), both (B, C, H, W), uint8 or floats in [0, 1].
+            pairs: Batches (frames, next_frames), both (B, C, H, W), uint8 or floats in [0, 1], on the model's device.
 
         Returns:
             The model itself.

@@ -198,15 +198,15 @@ def train_lam(
 
 def _fit(idm: InverseDynamicsModel, pairs: Dataset[Any], batch_size: int = 32) -> None:
     """Fits a model to evenly spread pairs, on the device of this process."""
+    device = process_state().device
     rows = evenly_spread(len(pairs), _MAX_FITTED_PAIRS)  # type: ignore[arg-type]
     loader = DataLoader(Subset(pairs, rows), batch_size=batch_size)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in loader:
-            yield (
-                batch.get("idm_frames", batch["frames"]),
-                batch.get("idm_next_frames", batch["next_frames"]),
-            )
+            frames = batch.get("idm_frames", batch["frames"])
+            next_frames = batch.get("idm_next_frames", batch["next_frames"])
+            yield frames.to(device), next_frames.to(device)
 
-    idm.to(process_state().device)
+    idm.to(device)
     idm.fit(batches())
