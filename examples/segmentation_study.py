@@ -43,12 +43,10 @@ from hilam_hf.evaluation.segmentation.study import (
     score_hilam,
 )
 from hilam_hf.models.hilam import HiLAMModel
-from hilam_hf.models.latent_actions import RegressionFDMConfig
 from hilam_hf.models.latent_actions.auto import AutoInverseDynamicsModel
-from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
-from hilam_hf.models.uniskill import UniSkillIDM, UniSkillIDMConfig
 from hilam_hf.training import TrainingConfig, load_config
 from hilam_hf.training.hilam import new_hilam, train_hilam
+from hilam_hf.training.lam.models import new_latent_action_model
 from hilam_hf.training.lam.train import train_lam
 from hilam_hf.viz import save_figure
 
@@ -90,9 +88,8 @@ def training_config(defaults: Sequence[str], overrides: Sequence[str], seed: int
 def train_latent_actions(options: argparse.Namespace, episodes: list[Episode]) -> None:
     """Trains inverse and forward dynamics on the training episodes and saves them below `--out`."""
     size = options.image_size
-    torch.manual_seed(options.seed)
-    idm = UniSkillIDM(UniSkillIDMConfig.preset("light", image_size=size, hidden_size=96, num_hidden_layers=3))
-    fdm = RegressionFDM(RegressionFDMConfig(image_size=size, hidden_size=48, latent_dim=idm.config.latent_dim))
+    sizes = {"idm.hidden_size": 96, "idm.num_hidden_layers": 3, "fdm.hidden_size": 48}
+    idm, fdm = new_latent_action_model(image_size=size, options=sizes, seed=options.seed)
     pairs = FramePairDataset(episodes, size, stride=options.stride)
     config = training_config(LAM_TRAINING, options.lam_training, options.seed)
     train_lam(idm, fdm, pairs, config, output_dir=options.out / "lam")

@@ -17,10 +17,19 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 
+from hilam_hf.models.latent_actions.kinds import get_latent_action_kind
+from hilam_hf.plugins import DEFAULT_LATENT_ACTION_KIND, LATENT_ACTION_KINDS
 from hilam_hf.training import TrainingConfig, load_config
-from hilam_hf.training.lam.models import DEFAULT_KIND, LATENT_ACTION_KINDS, parse_model_options
 from hilam_hf.training.lam.runs import DEFAULT_STRIDE_SECONDS, train_lam_on_videos
+from hilam_hf.training.model_options import parse_model_options
 from hilam_hf.training.processes import process_state
+
+
+def describe_kinds() -> str:
+    """The kinds of latent action models, each with its one line."""
+    kinds = [get_latent_action_kind(name) for name in LATENT_ACTION_KINDS.names()]
+    described = " | ".join(f"{kind.name}: {kind.description}" for kind in kinds)
+    return described.replace("%", "%%")  # argparse formats it
 
 
 def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespace:
@@ -29,7 +38,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--videos", type=Path, required=True, help="folder of videos")
     parser.add_argument("--corpus", help="corpus (Hub id or folder) made from these videos: use its episodes alone")
     parser.add_argument("--out", type=Path, required=True, help="folder for checkpoints, pictures and models")
-    parser.add_argument("--kind", default=DEFAULT_KIND, help=f"one of {', '.join(LATENT_ACTION_KINDS)}")
+    parser.add_argument("--kind", default=DEFAULT_LATENT_ACTION_KIND, help=describe_kinds())
     parser.add_argument("--image-size", type=int, help="side of the frames that the models see; otherwise the kind's")
     parser.add_argument(
         "--model-option",

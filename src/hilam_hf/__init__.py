@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from .models.latent_actions import (
         AutoForwardDynamicsModel,
         AutoInverseDynamicsModel,
-        LatentActionImageProcessorPil,
         RegressionFDM,
         RegressionFDMConfig,
         load_latent_action_model,
@@ -56,7 +55,6 @@ _MODULES = {
     "UniSkillFDMConfig": "models.uniskill",
     "UniSkillIDM": "models.uniskill",
     "UniSkillIDMConfig": "models.uniskill",
-    "LatentActionImageProcessorPil": "models.latent_actions",
     "UniSkillPipeline": "models.uniskill",
     "load_latent_action_model": "models.latent_actions",
 }
@@ -76,7 +74,6 @@ __all__ = [
     "HierarchicalPolicyConfig",
     "LapaConfig",
     "LapaModel",
-    "LatentActionImageProcessorPil",
     "RegressionFDM",
     "RegressionFDMConfig",
     "SkillExtraction",

@@ -5,7 +5,14 @@ from pathlib import Path
 import pytest
 from huggingface_hub import ModelCard
 
-from hilam_hf.hub import Measurement, model_card, model_card_from_template, write_model_card
+from hilam_hf.hub import (
+    Measurement,
+    latent_action_card_template,
+    model_card,
+    model_card_from_template,
+    write_model_card,
+)
+from hilam_hf.plugins import LATENT_ACTION_KINDS
 from tests.helpers import ROOT
 
 CONTENT = {
@@ -42,8 +49,9 @@ def test_a_card_needs_a_checkpoint(tmp_path: Path) -> None:
 
 PLACEHOLDERS = {
     "uniskill": {"latent_dim": "64"},
+    "uniskill-light": {"latent_dim": "64"},
     "lapa": {"num_codes": "4", "codebook_size": "8"},
-    "feature_difference": {"latent_dim": "64", "backbone": "facebook/dinov2-small"},
+    "feature-difference": {"latent_dim": "64", "backbone": "facebook/dinov2-small"},
 }
 VALUES = {
     "repository": "org/lam",
@@ -55,11 +63,11 @@ VALUES = {
 }
 
 
-@pytest.mark.parametrize("kind", PLACEHOLDERS)
+@pytest.mark.parametrize("kind", LATENT_ACTION_KINDS.built_in_names())
 def test_every_kind_of_latent_action_model_has_a_template(kind: str) -> None:
-    values = VALUES | PLACEHOLDERS[kind]
+    values, template = VALUES | PLACEHOLDERS[kind], latent_action_card_template(kind, ROOT / "model_cards")
     common = {"title": "A model", "measurements": CONTENT["measurements"], "provenance": {"seed": 3}}
-    card = model_card_from_template(ROOT / "model_cards" / f"{kind}.md", **common, **values)
+    card = model_card_from_template(template, **common, **values)
     assert card.data.eval_results[0].metric_value == 0.85
     assert card.text.startswith("\n# A model") or card.text.startswith("# A model")
     for text in (*values.values(), "17/20, 64-95 %", '"seed": 3'):
@@ -67,4 +75,4 @@ def test_every_kind_of_latent_action_model_has_a_template(kind: str) -> None:
     assert "{{" not in card.text and card.text.count("{") == card.text.count("}")
     del values["stride"]
     with pytest.raises(ValueError, match=r"wants the values \['stride'\], and has no place for \['strides'\]"):
-        model_card_from_template(ROOT / "model_cards" / f"{kind}.md", **common, **values, strides="1 s")
+        model_card_from_template(template, **common, **values, strides="1 s")

@@ -19,7 +19,7 @@ from pathlib import Path
 from accelerate import PartialState
 from safetensors.torch import save_file
 from hilam_hf.training import TrainingConfig, train
-from hilam_hf.training.lam import train_lam
+from hilam_hf.training.lam.train import train_lam
 from hilam_hf.training.processes import process_state
 from tests.training.lam.test_train import bars_for, make_models
 from tests.training.test_loop import Points, make_line, options

@@ -11,7 +11,7 @@ from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training.config import TrainingConfig
-from hilam_hf.training.hilam import LatentSequences, new_hilam, parse_model_options, train_hilam
+from hilam_hf.training.hilam import LatentSequences, new_hilam, parse_hilam_options, train_hilam
 
 CONFIG = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=2)
 
@@ -68,9 +68,9 @@ def test_dropped_boundaries_are_logged_where_chunks_are_limited(tmp_path: Path) 
 
 def test_model_options_are_read_as_yaml_and_unknown_ones_refused() -> None:
     pairs = ["target_ratios=[4.0, 3.0]", "routing=identity", "lambda_ratio=1"]
-    options = parse_model_options(pairs)
+    options = parse_hilam_options(pairs)
     assert options == {"target_ratios": [4.0, 3.0], "routing": "identity", "lambda_ratio": 1}
     assert HiLAMConfig.preset("tiny", **options).backbone.routing == "identity"
     for wrong in ("target_ratio=[4.0]", "routing", "architectures=x"):
         with pytest.raises(ValueError, match=r"expected KEY=VALUE with a key of .*lambda_ratio.*routing"):
-            parse_model_options([wrong])
+            parse_hilam_options([wrong])

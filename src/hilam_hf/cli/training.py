@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..plugins import DEFAULT_LATENT_ACTION_KIND, LATENT_ACTION_KINDS
 from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split
 
 
@@ -14,8 +15,8 @@ def train_lam_command(
     overrides: Overrides = None,
     config: ConfigFile = None,
     kind: Annotated[
-        str, typer.Option(help="Kind of model: uniskill, uniskill-light, lapa or feature-difference.")
-    ] = "uniskill-light",
+        str, typer.Option(help=f"Kind of model: {', '.join(LATENT_ACTION_KINDS.names())}.")
+    ] = DEFAULT_LATENT_ACTION_KIND,
     stride: Stride = None,
     stride_seconds: StrideSeconds = None,
     image_size: Annotated[
@@ -38,8 +39,8 @@ def train_lam_command(
     [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
     """
     from ..training import TrainingConfig, load_config
-    from ..training.lam.models import parse_model_options
     from ..training.lam.runs import train_lam_on_videos
+    from ..training.model_options import parse_model_options
 
     train_lam_on_videos(
         videos,
@@ -87,13 +88,13 @@ def train_hilam_command(
     from ..data.samples.frame_store import FrameStore, VideoSource
     from ..models.latent_actions.auto import AutoForwardDynamicsModel, load_latent_action_model
     from ..training import TrainingConfig, load_config
-    from ..training.hilam import new_hilam, parse_model_options, train_hilam
+    from ..training.hilam import new_hilam, parse_hilam_options, train_hilam
 
     options = load_config(TrainingConfig, config, overrides or ())
     info = CorpusInfo.from_card(corpus)
     with seeded(options.seed):
         own = None if idm is None else load_latent_action_model(idm)[0]
-        model = new_hilam(info, preset, idm=own, **parse_model_options(model_options or ()))
+        model = new_hilam(info, preset, idm=own, **parse_hilam_options(model_options or ()))
     rows, forward_dynamics, frames = load_corpus(corpus), None, None
     if (fdm is None) != (videos is None):
         raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")

@@ -19,12 +19,9 @@ from ..evaluation.hilam import evaluate_hilam
 from ..evaluation.lam import displacements, linear_probe, next_frame_errors
 from ..evaluation.skills.timelines import draw_timeline
 from ..models.hilam import HiLAMModel
-from ..models.latent_actions import RegressionFDMConfig
 from ..models.latent_actions.auto import AutoInverseDynamicsModel
-from ..models.latent_actions.modeling_regression_fdm import RegressionFDM
-from ..models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
-from ..models.uniskill import UniSkillIDM, UniSkillIDMConfig
 from ..training.hilam import new_hilam, train_hilam
+from ..training.lam.models import new_latent_action_model
 from ..training.lam.train import train_lam
 from ..video import as_float_frames
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
@@ -87,16 +84,15 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
     """Trains inverse and forward dynamics on pairs of frames and measures them on held-out episodes."""
     training, held_out = load_episodes(paths)
     size = config.image_size
-    torch.manual_seed(config.seed)
-    idm = UniSkillIDM(UniSkillIDMConfig.preset("light", image_size=size, **config.idm))
-    fdm = RegressionFDM(RegressionFDMConfig(image_size=size, latent_dim=idm.config.latent_dim, **config.fdm))
+    options = {f"idm.{name}": value for name, value in config.idm.items()}
+    options |= {f"fdm.{name}": value for name, value in config.fdm.items()}
+    idm, fdm = new_latent_action_model(image_size=size, options=options, seed=config.seed)
     result = train_lam(
         idm,
         fdm,
         FramePairDataset(training, size, **config.stride_options),
         config.seeded(config.lam),
         output_dir=paths.lam,
-        processor=LatentActionImageProcessorPil(size={"height": size, "width": size}),
     )
     save_figure(plot_training_curves({"loss": result.history["loss"]}), paths.figure("lam_training"))
     pairs = FramePairDataset(held_out, size, **config.stride_options, progress=False)

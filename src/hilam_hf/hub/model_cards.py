@@ -8,6 +8,8 @@ from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from ..models.latent_actions.kinds import get_latent_action_kind
+
 
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
@@ -58,6 +60,19 @@ def model_card(
     return ModelCard(_front_matter(title, measurements, license, tags) + "\n\n".join(sections) + "\n")
 
 
+def latent_action_card_template(kind: str, folder: str | Path = "model_cards") -> Path:
+    """The card's template that a kind of latent action model declares, for [`model_card_from_template`].
+
+    Args:
+        kind: Name of the kind.
+        folder: The repository's folder of templates; a kind of another package may give a whole path instead.
+
+    Raises:
+        ValueError: If the kind is unknown.
+    """
+    return Path(folder) / get_latent_action_kind(kind).card
+
+
 def model_card_from_template(
     template: str | Path,
     *,
@@ -84,7 +99,7 @@ def model_card_from_template(
         ValueError: If placeholders and values are not the same.
 
     Example:
-        >>> card = model_card_from_template("model_cards/lapa.md", title="LAPA on Bridge", ...)
+        >>> card = model_card_from_template(latent_action_card_template("lapa"), title="LAPA on Bridge", ...)
     """
     import jinja2
     from jinja2.meta import find_undeclared_variables

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from typing import Any
 
@@ -30,6 +32,19 @@ def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, *
             f"{role} {name_or_path!r} cannot be loaded ({reason}); where there is a network, run "
             f"`hf download {name_or_path} --local-dir FOLDER`, then give that folder as {option}"
         ) from error
+
+
+@contextmanager
+def naming_option(option: str) -> Iterator[None]:
+    """Adds to an error about a network that can't be had which option of the caller takes a folder.
+
+    Raises:
+        OSError: The error, with the option's name.
+    """
+    try:
+        yield
+    except OSError as error:
+        raise OSError(f"{error}, here {option}") from error
 
 
 class FrozenNetwork:

@@ -1,7 +1,6 @@
 """Training configuration: a keyword-only dataclass that reads YAML files and `key=value` overrides."""
 
 import dataclasses
-import difflib
 import types
 import typing
 from collections.abc import Mapping, Sequence
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
 
 import yaml
+
+from ..hints import did_you_mean
 
 ConfigT = TypeVar("ConfigT")
 
@@ -126,9 +127,7 @@ def _from_mapping(config_class: type[ConfigT], values: Mapping[str, Any], where:
     arguments = {}
     for key, value in values.items():
         if key not in names:
-            nearest = difflib.get_close_matches(str(key), names, n=1)
-            hint = f"; did you mean {nearest[0]!r}?" if nearest else f"; known: {', '.join(names)}"
-            raise ValueError(f"unknown option {key!r} in {where}{hint}")
+            raise ValueError(f"unknown option {key!r} in {where}{did_you_mean(str(key), names)}")
         arguments[key] = _convert(hints[key], value, key, where)
     return config_class(**arguments)
 

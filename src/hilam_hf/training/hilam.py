@@ -7,12 +7,10 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 from datasets import Dataset as Corpus
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
-from transformers import PreTrainedConfig
 
 from ..data.corpora.corpus import latent_actions_array
 from ..data.corpora.info import CorpusInfo
@@ -20,10 +18,10 @@ from ..data.samples.collate import collate_sequences
 from ..data.samples.frame_store import FrameStore
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ..models.options import own_fields
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
-
-_BASE_FIELDS = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+from .model_options import parse_model_options
 
 
 class LatentSequences(Dataset[dict[str, Tensor]]):
@@ -100,24 +98,18 @@ def _latent_space(info: CorpusInfo) -> dict[str, Any]:
     return {"latent_type": "discrete", "num_codes": info.latent_dim, "codebook_size": len(info.codebook)}
 
 
-def parse_model_options(pairs: Sequence[str]) -> dict[str, Any]:
+def parse_hilam_options(pairs: Sequence[str]) -> dict[str, Any]:
     """Options of `HiLAMConfig.preset` from `KEY=VALUE` pairs, values written as in YAML.
 
     Raises:
-        ValueError: If a pair has no `=`, or its key is neither a field of `HiLAMConfig` nor `routing`.
+        ValueError: If a pair has no `=`, its key is neither a field of `HiLAMConfig` nor `routing`, or its value is not
+            YAML.
 
     Example:
-        >>> parse_model_options(["target_ratios=[4.0, 3.0]", "routing=identity"])
+        >>> parse_hilam_options(["target_ratios=[4.0, 3.0]", "routing=identity"])
         {'target_ratios': [4.0, 3.0], 'routing': 'identity'}
     """
-    known = sorted({field.name for field in dataclasses.fields(HiLAMConfig)} - _BASE_FIELDS | {"routing"})
-    options: dict[str, Any] = {}
-    for pair in pairs:
-        key, separator, value = pair.partition("=")
-        if not separator or key not in known:
-            raise ValueError(f"--model-option: got {pair!r}, expected KEY=VALUE with a key of {', '.join(known)}")
-        options[key] = yaml.safe_load(value)
-    return options
+    return parse_model_options(pairs, known=sorted([*own_fields(HiLAMConfig), "routing"]))
 
 
 def train_hilam(

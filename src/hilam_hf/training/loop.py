@@ -12,7 +12,6 @@ from accelerate.utils import DistributedType, set_seed
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
-from transformers.image_processing_utils import BaseImageProcessor
 
 from .callbacks import Callback, History, ProgressBar, TrainingState
 from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
@@ -138,7 +137,7 @@ def train(
     return TrainingResult(model=trained, steps=state.step, history=history.entries)
 
 
-def save_model(model: Any, folder: Path, processor: BaseImageProcessor | None = None) -> None:
+def save_model(model: Any, folder: Path) -> None:
     """Puts a trained model into evaluation mode and saves it, once and not from every process.
 
     Raises:
@@ -149,8 +148,6 @@ def save_model(model: Any, folder: Path, processor: BaseImageProcessor | None = 
     if state.is_main_process:
         try:
             model.save_pretrained(folder)
-            if processor is not None:
-                processor.save_pretrained(folder)
         except (OSError, SafetensorError) as error:
             raise OSError(f"cannot write the model to {folder}: {error}; free some space and resume") from error
     state.wait_for_everyone()

@@ -13,6 +13,7 @@ import torch
 from diffusers import AutoencoderKL, DDPMScheduler, UNet2DConditionModel
 from safetensors.torch import load_file
 from torch import Tensor
+from transformers import AutoImageProcessor
 
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
@@ -137,8 +138,9 @@ def test_every_weight_arrives_in_folders_that_load(
     vae = load_file(diffusion / "base" / "vae" / "diffusion_pytorch_model.safetensors")
     assert all(torch.equal(fdm.vae.state_dict()[name], value) for name, value in vae.items())
     assert not any(parameter.requires_grad for parameter in fdm.vae.parameters())
-    processor = json.loads((tmp_path / "out" / "idm" / "preprocessor_config.json").read_text())
-    assert processor["size"] == {"height": 32, "width": 32}
+    for model, side in (("idm", 32), ("fdm", fdm.config.image_size)):
+        size = AutoImageProcessor.from_pretrained(tmp_path / "out" / model).size
+        assert (size["height"], size["width"]) == (side, side)
     assert not (tmp_path / "out" / "condition.safetensors").exists()
 
 

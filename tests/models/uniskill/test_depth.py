@@ -12,7 +12,7 @@ from torch import Tensor
 from transformers import DepthAnythingConfig, DepthAnythingForDepthEstimation, Dinov2Config
 from transformers.models.dpt.image_processing_pil_dpt import DPTImageProcessorPil
 
-from hilam_hf.models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
+from hilam_hf.models.processing import SquareImageProcessorPil
 from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
 from hilam_hf.models.uniskill.depth import DepthNetwork, DepthPreprocessing, depth_patches, resize_depth, scale_depth
 from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
@@ -139,7 +139,11 @@ def test_the_network_is_frozen_shared_and_in_no_checkpoint(folder: str, tmp_path
     names = idm.state_dict().keys()
     assert not any(name.startswith(("depth_network", "pixel_")) for name in names)
     idm.save_pretrained(tmp_path / "idm")
-    assert sorted(path.name for path in (tmp_path / "idm").iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in (tmp_path / "idm").iterdir()) == [
+        "config.json",
+        "model.safetensors",
+        "preprocessor_config.json",
+    ]
 
 
 def test_a_video_gets_the_depth_of_each_frame(folder: str, tmp_path: Path) -> None:
@@ -176,8 +180,8 @@ def test_half_precision_keeps_the_scale_of_depth(folder: str) -> None:
 
 
 def test_an_image_processor_of_another_kind_is_refused() -> None:
-    with pytest.raises(ValueError, match="got a LatentActionImageProcessorPil with resample"):
-        DepthPreprocessing.from_processor(LatentActionImageProcessorPil(size={"height": 8, "width": 8}))
+    with pytest.raises(ValueError, match="got a SquareImageProcessorPil with resample"):
+        DepthPreprocessing.from_processor(SquareImageProcessorPil(size={"height": 8, "width": 8}))
     with pytest.raises(ValueError, match="resample 0, expected a DPTImageProcessor"):
         DepthPreprocessing.from_processor(DPTImageProcessorPil(**SETTINGS | {"resample": 0}))
     with pytest.raises(ValueError, match="does not pad"):

@@ -7,7 +7,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 from transformers import (
-    AutoImageProcessor,
     Dinov2Config,
     Dinov2Model,
     PreTrainedModel,
@@ -19,7 +18,6 @@ from transformers.utils import ModelOutput
 from hilam_hf.models.latent_actions import RegressionFDMConfig
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
-from hilam_hf.models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from hilam_hf.models.uniskill.configuration_uniskill import UniSkillIDMConfig
 from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
 from tests.models.mixins import ModelTesterMixin
@@ -291,20 +289,6 @@ def test_the_loss_is_finite_where_nothing_moves() -> None:
     assert fdm.loss(frames, torch.randn(2, LATENT), frames) == 0
     torch.nn.init.normal_(fdm.out_conv.weight, std=0.05)
     assert torch.isfinite(fdm.loss(frames, torch.randn(2, LATENT), frames))
-
-
-def test_the_processor_squashes_and_scales(tmp_path: Any) -> None:
-    processor = LatentActionImageProcessorPil(size={"height": 4, "width": 4})
-    image = torch.zeros(3, 8, 16, dtype=torch.uint8)
-    image[0, :, 8:] = 255
-    pixels = processor([image], return_tensors="pt")["pixel_values"]
-    assert pixels.shape == (1, 3, 4, 4)
-    torch.testing.assert_close(pixels[0, 0, :, 0], torch.zeros(4), rtol=0, atol=0.1)
-    torch.testing.assert_close(pixels[0, 0, :, 3], torch.ones(4), rtol=0, atol=0.1)
-    tiny_idm().save_pretrained(tmp_path)
-    processor.save_pretrained(tmp_path)
-    loaded = AutoImageProcessor.from_pretrained(tmp_path)
-    torch.testing.assert_close(loaded([image], return_tensors="pt")["pixel_values"], pixels)
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,8 @@ from huggingface_hub.errors import StrictDataclassError
 from hilam_hf.models.lapa import LapaModel
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
 from hilam_hf.models.uniskill import UniSkillFDM, UniSkillIDM
-from hilam_hf.training.lam.models import image_processor, new_latent_action_model, parse_model_options
+from hilam_hf.training.lam.models import new_latent_action_model
+from hilam_hf.training.model_options import parse_model_options
 from tests.models.uniskill.test_fdm import UNET, VAE
 
 TINY_FDM = {"fdm.unet_config": UNET, "fdm.vae_config": VAE, "fdm.image_editor": None}
@@ -23,7 +24,7 @@ def test_the_light_kind_is_the_default_and_takes_the_image_size() -> None:
     assert isinstance(idm, UniSkillIDM) and isinstance(fdm, RegressionFDM)
     assert (idm.config.image_size, fdm.config.image_size) == (32, 32)
     assert idm.config.backbone_config is None and idm.config.depth_model is None
-    assert image_processor(idm).size == {"height": 32, "width": 32}
+    assert idm.image_processor().size == {"height": 32, "width": 32}
 
 
 def test_uniskill_has_the_published_sizes_and_can_start_at_random() -> None:

@@ -1,5 +1,6 @@
 """Training of latent action models: every kind, two sizes, averaged weights, validation, exact resume."""
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +17,9 @@ from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
 from hilam_hf.models.lapa import LapaModel
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from hilam_hf.plugins import LATENT_ACTION_KINDS
 from hilam_hf.training import TrainingConfig
-from hilam_hf.training.lam.models import LATENT_ACTION_KINDS, image_processor, new_latent_action_model
+from hilam_hf.training.lam.models import new_latent_action_model
 from hilam_hf.training.lam.train import LatentActionModel, train_lam
 from hilam_hf.training.lam.validation import NextFrameValidation
 from tests.models.uniskill.test_fdm import save_editing_pipeline
@@ -75,7 +77,7 @@ def published(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, s
     }
 
 
-@pytest.fixture(params=LATENT_ACTION_KINDS)
+@pytest.fixture(params=LATENT_ACTION_KINDS.built_in_names())
 def kind(request: pytest.FixtureRequest) -> str:
     return request.param
 
@@ -95,10 +97,7 @@ def options(**changes: Any) -> TrainingConfig:
 def run(models: Models, folder: Path, resume: bool = False, **changes: Any) -> Any:
     config = options(ema_decay=0.5, validate_every=3, save_every=2, **changes)
     held_out = bars_for(*models, start=3)
-    return train_lam(
-        *models, bars_for(*models), config, output_dir=folder, held_out=held_out, resume=resume,
-        processor=image_processor(models[0]),
-    )  # fmt: skip
+    return train_lam(*models, bars_for(*models), config, output_dir=folder, held_out=held_out, resume=resume)
 
 
 def state(model: nn.Module) -> dict[str, Tensor]:
@@ -155,7 +154,8 @@ def test_every_kind_trains_in_bf16_validates_and_is_saved_with_its_averaged_weig
     for model, folder in zip(models, folders, strict=True):
         assert_same(load_file(folder / "model.safetensors"), state(model))
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
-    assert (folders[0] / "preprocessor_config.json").is_file()
+        side = json.loads((folder / "preprocessor_config.json").read_text())["size"]["height"]
+        assert side == model.config.image_size
     average = load_file(tmp_path / "checkpoint-4" / "average.safetensors")
     last = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
     trained = dict(LatentActionModel(idm, fdm).named_parameters())

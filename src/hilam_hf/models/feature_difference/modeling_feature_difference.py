@@ -232,6 +232,11 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
         """Latent actions between `frames` and `next_frames`, both (B, C, H, W) floats in [0, 1]."""
         return FeatureDifferenceOutput(latents=self.encode(frames, next_frames))
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether the components were never computed."""
+        return not bool(torch.isfinite(self.explained_variance).all())
+
     def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> "FeatureDifferenceIDM":
         """Computes the components from batches of pairs of frames, in bounded memory.
 
@@ -298,7 +303,7 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
         if self._is_fit or torch.compiler.is_compiling():
             return
         # One transfer from the device, and only until the values are found set.
-        if not bool(torch.isfinite(self.explained_variance).all()):
+        if self.needs_fit:
             raise ValueError(
                 "components: this model has none, expected those of the videos it is used on. Call fit(pairs) or "
                 "fit_videos(videos, stride), or load a checkpoint that was fitted."

@@ -8,6 +8,7 @@ from transformers import AutoConfig, PreTrainedConfig
 from transformers.configuration_utils import SubConfigSpec
 
 from ..hnet.configuration_hnet import HNetConfig
+from ..latent_actions.auto import register_kinds_of_other_packages
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"arch_layout": ["T1", ["T1", ["T2"], "T1"], "T1"], "widths": [128, 128, 128], "head_width": 32},
@@ -83,6 +84,8 @@ class HiLAMConfig(PreTrainedConfig):
     def __post_init__(self, **kwargs: Any) -> None:
         if self.latent_type == "discrete":
             self.latent_dim = self.num_codes
+        if isinstance(self.idm_config, dict) or isinstance(self.fdm_config, dict):
+            register_kinds_of_other_packages()
         super().__post_init__(**kwargs)
 
     @classmethod

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers import initialization as init
+from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
 from ...video import as_float_frames
@@ -23,6 +24,7 @@ from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsM
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
 from ..numerics import masked_mean
+from ..saving import ProcessorSavingMixin
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
@@ -62,7 +64,7 @@ class HiLAMOutput(ModelOutput):
     """What each chunking stage decided, as padded batches."""
 
 
-class HiLAMPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
+class HiLAMPreTrainedModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation of HiLAM."""
 
     config: HiLAMConfig
@@ -131,6 +133,10 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         # Loading replaces the parameters by trainable ones.
         (loaded[0] if isinstance(loaded, tuple) else loaded).freeze_latent_action_models()
         return loaded
+
+    def image_processor(self) -> BaseImageProcessor | None:
+        """That of the inverse dynamics model; None without one, as the model then takes latent actions only."""
+        return None if self.idm is None else self.idm.image_processor()
 
     def train(self, mode: bool = True) -> "HiLAMModel":
         """Sets the mode; the frozen latent action models always stay in evaluation mode."""

@@ -18,7 +18,6 @@ import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
-from ..latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from ..published import check_weights, listed, read_checkpoint, rename, size_line
 from .configuration_lapa import LapaConfig
 from .modeling_lapa import LapaModel
@@ -99,7 +98,6 @@ def convert_lapa(
     state_dict = read_checkpoint(checkpoint, "LAPA's latent action quantization")
     model = model_from_published(state_dict, image_size=image_size, num_codes=num_codes)
     model.save_pretrained(output_dir)
-    LatentActionImageProcessorPil(size={"height": image_size, "width": image_size}).save_pretrained(output_dir)
     return model
 
 

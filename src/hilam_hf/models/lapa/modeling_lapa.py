@@ -23,7 +23,7 @@ from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 from .layers import Attention, LapaTransformer, PositionBias, PositionConv
-from .quantization import LatentQuantizer
+from .quantization import LatentQuantizer, is_refresh_step
 
 
 class LapaLatents(NamedTuple):
@@ -258,6 +258,10 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
         if batch_size < 1:
             raise ValueError(f"batch_size: got {batch_size}, expected 1 or more. Give what a process trains with.")
         return self.quantizer.refresh(batch_size, generator)
+
+    def end_training_step(self, step: int, batch_size: int) -> dict[str, float]:
+        """Refreshes the codebook at the published steps; see `InverseDynamicsModel.end_training_step`."""
+        return {"refreshed_codes": float(self.refresh_codebook(batch_size))} if is_refresh_step(step) else {}
 
     def _encode(self, features: Tensor, next_features: Tensor, bias: Tensor) -> Tensor:
         """(B, N, E) differences of the two frames' reduced tokens, before quantisation."""

@@ -3,14 +3,32 @@
 import re
 from collections import OrderedDict
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import snapshot_download
+from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
+from ...plugins import LATENT_ACTION_KINDS
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from .kinds import LatentActionKind, get_latent_action_kind
 
 
-class AutoInverseDynamicsModel(_BaseAutoModelClass):
+class _AutoDynamicsModel(_BaseAutoModelClass):
+    """An Auto class that also knows the kinds of other packages."""
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        register_kinds_of_other_packages()
+        return super().from_pretrained(*args, **kwargs)
+
+    @classmethod
+    def from_config(cls, config: Any, **kwargs: Any) -> Any:
+        register_kinds_of_other_packages()
+        return super().from_config(config, **kwargs)
+
+
+class AutoInverseDynamicsModel(_AutoDynamicsModel):
     """Loads the inverse dynamics model that a checkpoint holds, whatever its kind.
 
     Example:
@@ -20,7 +38,7 @@ class AutoInverseDynamicsModel(_BaseAutoModelClass):
     _model_mapping = _LazyAutoMapping(OrderedDict(), OrderedDict())
 
 
-class AutoForwardDynamicsModel(_BaseAutoModelClass):
+class AutoForwardDynamicsModel(_AutoDynamicsModel):
     """Loads the forward dynamics model that a checkpoint holds, whatever its kind.
 
     Example:
@@ -28,6 +46,73 @@ class AutoForwardDynamicsModel(_BaseAutoModelClass):
     """
 
     _model_mapping = _LazyAutoMapping(OrderedDict(), OrderedDict())
+
+
+def register_with_auto_classes(kind: LatentActionKind) -> None:
+    """Lets the Auto classes, these and transformers', find the models of a kind; a second time changes nothing.
+
+    Raises:
+        ValueError: If another configuration has the `model_type` already.
+    """
+    _register(kind.idm_class, AutoInverseDynamicsModel)
+    _register(kind.fdm_class, AutoForwardDynamicsModel)
+
+
+def _register(model_class: Any, auto_class: type[_AutoDynamicsModel]) -> None:
+    config_class = model_class.config_class
+    model_type = config_class.model_type
+    if model_type in CONFIG_MAPPING and (known := CONFIG_MAPPING[model_type]) is not config_class:
+        raise ValueError(
+            f"model_type {model_type!r} of {config_class.__name__} is that of {known.__module__}.{known.__name__} "
+            "already; choose another"
+        )
+    AutoConfig.register(model_type, config_class, exist_ok=True)
+    AutoModel.register(config_class, model_class, exist_ok=True)
+    auto_class.register(config_class, model_class, exist_ok=True)
+    processors = {"pil": model_class.image_processor_class}
+    AutoImageProcessor.register(config_class, image_processor_classes=processors, exist_ok=True)
+
+
+def register_latent_action_kind(kind: LatentActionKind) -> None:
+    """Adds a kind for this process: it can then be made by its name, and its checkpoints load.
+
+    A package that others install declares an entry point instead, see `docs/latent_actions.md`.
+
+    Raises:
+        ValueError: If its name, or the `model_type` of a configuration, is taken.
+
+    Example:
+        >>> register_latent_action_kind(LatentActionKind(name="mine", ...))
+        >>> idm, fdm = new_latent_action_model("mine")
+    """
+    LATENT_ACTION_KINDS.add(kind.name, kind)
+    try:
+        register_with_auto_classes(kind)
+    except ValueError:
+        LATENT_ACTION_KINDS.remove(kind.name)
+        raise
+
+
+def unregister_latent_action_kind(name: str) -> None:
+    """Takes a kind's name away that `register_latent_action_kind` added; checkpoints of its models still load.
+
+    Raises:
+        ValueError: If no kind of this name was added.
+    """
+    LATENT_ACTION_KINDS.remove(name)
+
+
+def register_kinds_of_other_packages() -> None:
+    """Registers the kinds that other packages add through entry points.
+
+    Not done where this package is imported, as theirs import it, too, and may be in the midst of it.
+
+    Raises:
+        ImportError: If one can't be imported, naming its entry point.
+        ValueError: If two packages declare one name.
+    """
+    for name in LATENT_ACTION_KINDS.names_from_packages():
+        register_with_auto_classes(get_latent_action_kind(name))
 
 
 def load_latent_action_model(

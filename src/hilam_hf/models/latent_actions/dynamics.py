@@ -1,24 +1,44 @@
 """The two contracts that every latent action model keeps: inverse and forward dynamics.
 
 Frames are floats in [0, 1] of shape (B, C, H, W); resizing and scaling are the image processor's. A latent action is a
-row of D numbers: floats where it is continuous, int64 codes where it is discrete. Shapes: B batch, C channels, H and W
-pixels, T frames, D width of a latent action (`config.latent_dim`), K entries of a codebook, E width of one, k stride in
-frames.
+row of D numbers: floats where it is continuous, int64 codes where it is discrete. A model of both sides derives from
+both; its `forward(frames, next_frames)` trains them at once and returns an output with `loss`. Shapes: B batch, C
+channels, H and W pixels, T frames, D width of a latent action (`config.latent_dim`), K entries of a codebook, E width
+of one, k stride in frames.
 """
 
 from abc import abstractmethod
 from collections.abc import Iterable, Iterator
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from transformers import PreTrainedModel
+from transformers.image_processing_utils import BaseImageProcessor
 
 from ..loading import StrictLoadingMixin
+from ..processing import SquareImageProcessorPil
+from ..saving import ProcessorSavingMixin
 from .batch_size import BatchSize, resolve_batch_size
 from .pair_encoding import FrameBatch, FrameRun, PairEncoder, join_pieces
 
 
-class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
+class DynamicsModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
+    """What both sides share: frames of one size, and the image processor that gives them.
+
+    Attributes:
+        image_processor_class: The class of that processor.
+    """
+
+    image_processor_class: ClassVar[type[BaseImageProcessor]] = SquareImageProcessorPil
+
+    def image_processor(self) -> BaseImageProcessor:
+        """The image processor that brings pictures to the model's size; it is saved with the model."""
+        size = self.config.image_size
+        return self.image_processor_class(size={"height": size, "width": size})
+
+
+class InverseDynamicsModel(DynamicsModel):
     """Infers the latent action between two frames, (I_t, I_{t+k}) -> z_t."""
 
     @property
@@ -128,8 +148,38 @@ class InverseDynamicsModel(StrictLoadingMixin, PreTrainedModel):
         for batch in batches:
             yield from encoder.encode(batch)
 
+    @property
+    def needs_fit(self) -> bool:
+        """Whether `fit` has to see pairs of frames before the model can be trained or used."""
+        return False
 
-class ForwardDynamicsModel(StrictLoadingMixin, PreTrainedModel):
+    def fit(self, pairs: Iterable[tuple[Tensor, Tensor]]) -> "InverseDynamicsModel":
+        """Computes from pairs of frames what gradients do not teach the model; most kinds have nothing of that sort.
+
+        Args:
+            pairs: Batches (frames, next_frames), both (B, C, H, W), uint8 or floats in [0, 1], on the model's device.
+
+        Returns:
+            The model itself.
+        """
+        return self
+
+    def end_training_step(self, step: int, batch_size: int) -> dict[str, float]:
+        """What the model does after an optimiser step of its training; most kinds do nothing.
+
+        Called in every process.
+
+        Args:
+            step: Steps done, this one included.
+            batch_size: Pairs that one process sees in a forward pass.
+
+        Returns:
+            Figures to log.
+        """
+        return {}
+
+
+class ForwardDynamicsModel(DynamicsModel):
     """Predicts the frame to which a latent action leads, (I_t, z_t) -> I_{t+k}."""
 
     @abstractmethod

@@ -5,6 +5,7 @@ block (FiLM, Perez et al. 2018). Shapes: B batch, C channels, H and W pixels, D 
 """
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -14,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from ...video.pixels import MAX_LEVEL
 from .configuration_regression_fdm import RegressionFDMConfig
-from .dynamics import ForwardDynamicsModel, check_frames
+from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
 MIN_CHANGE = (0.1 / MAX_LEVEL) ** 2
@@ -90,6 +91,16 @@ class RegressionFDM(ForwardDynamicsModel):
         self.up_blocks = blocks(width)
         self.out_conv = ZeroConv2d(width, cell_channels, 3, padding=1)
         self.post_init()
+
+    @classmethod
+    def for_idm(cls, idm: InverseDynamicsModel, **changes: Any) -> "RegressionFDM":
+        """A new model that takes the latent actions of an inverse dynamics model.
+
+        Args:
+            idm: The inverse dynamics model.
+            **changes: Fields of [`RegressionFDMConfig`] to set.
+        """
+        return cls(RegressionFDMConfig(**{"latent_dim": idm.config.latent_dim} | changes))
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:

@@ -22,7 +22,6 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
-from ..latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from ..published import check_weights, existing_file, listed, read_checkpoint, rename, size_line
 from .configuration_uniskill import DEPTH_MODEL, UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import UniSkillFDM, load_part
@@ -124,8 +123,6 @@ def convert_uniskill(
         _check_condition(condition, config.latent_dim)
 
     idm.save_pretrained(output_dir / "idm")
-    size = config.image_size
-    LatentActionImageProcessorPil(size={"height": size, "width": size}).save_pretrained(output_dir / "idm")
     if fdm is not None:
         fdm.save_pretrained(output_dir / "fdm")
     else:

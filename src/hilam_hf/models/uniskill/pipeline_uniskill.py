@@ -16,7 +16,6 @@ from diffusers.schedulers.scheduling_utils import SchedulerMixin
 from PIL.Image import Image
 from torch import Tensor
 
-from ..latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from .modeling_uniskill_fdm import UniSkillFDM
 
 OutputType = Literal["pil", "np", "pt", "latent"]
@@ -46,8 +45,7 @@ class UniSkillPipeline(DiffusionPipeline):
     def __init__(self, fdm: UniSkillFDM, scheduler: SchedulerMixin):
         super().__init__()
         self.register_modules(fdm=fdm, scheduler=scheduler)
-        size = fdm.config.image_size
-        self.image_processor = LatentActionImageProcessorPil(size={"height": size, "width": size})
+        self.image_processor = fdm.image_processor()
 
     @classmethod
     def from_fdm(cls, fdm: UniSkillFDM, sampler: str | None = None) -> "UniSkillPipeline":

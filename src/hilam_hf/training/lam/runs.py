@@ -6,11 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from ...data.episodes import scan_videos
+from ...plugins import DEFAULT_LATENT_ACTION_KIND
 from ..config import TrainingConfig
 from ..loop import TrainingResult
 from ..processes import process_state
 from .data import frame_pairs, lam_episodes
-from .models import DEFAULT_KIND, image_processor, new_latent_action_model
+from .models import new_latent_action_model
 from .train import train_lam
 
 DEFAULT_STRIDE_SECONDS = 0.6
@@ -22,7 +23,7 @@ def train_lam_on_videos(
     config: TrainingConfig,
     *,
     output_dir: str | Path,
-    kind: str = DEFAULT_KIND,
+    kind: str = DEFAULT_LATENT_ACTION_KIND,
     image_size: int | None = None,
     model_options: Mapping[str, Any] | None = None,
     stride: int | None = None,
@@ -37,7 +38,7 @@ def train_lam_on_videos(
         videos: The folder.
         config: Training options.
         output_dir: Folder for checkpoints, pictures of validations and the models; see [`train_lam`].
-        kind: One of `LATENT_ACTION_KINDS`; this and the next two are those of [`new_latent_action_model`].
+        kind: Name of the kind; this and the next two are those of [`new_latent_action_model`].
         image_size: Side in pixels of the frames that the models see.
         model_options: Fields of the models' configurations.
         stride: k in frames; or
@@ -71,6 +72,5 @@ def train_lam_on_videos(
         output_dir=output_dir,
         # A few pairs are looked at, so nothing is gained by decoding all of them.
         held_out=frame_pairs(held_out, idm, fdm, **strides, cache_bytes=0) if held_out else None,
-        processor=image_processor(idm),
         resume=resume,
     )

@@ -11,11 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
-from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
-from ...models.feature_difference import FeatureDifferenceIDM
-from ...models.lapa import LapaModel, is_refresh_step
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
@@ -26,7 +23,7 @@ from ..processes import process_state
 from .data import FramesOnly, evenly_spread
 from .validation import NextFrameValidation
 
-# Pairs that principal components are computed from; more change them little.
+# Pairs that a model is fitted to before training; of principal components, more change little.
 _MAX_FITTED_PAIRS = 10_000
 
 
@@ -124,22 +121,20 @@ def _is_scalar(value: Any) -> bool:
     return isinstance(value, Tensor) and value.ndim == 0
 
 
-class CodebookRefresh(Callback):
-    """Replaces unused codes of a `LapaModel` at the published steps; logs how many as `refreshed_codes`.
+class EndOfStep(Callback):
+    """Lets the inverse dynamics model do what its kind does after each step, and logs the figures that it gives.
 
     Args:
-        model: The model that is trained.
+        idm: The model that is trained.
         batch_size: Samples a step and process.
     """
 
-    def __init__(self, model: LapaModel, batch_size: int):
-        self.model = model
+    def __init__(self, idm: InverseDynamicsModel, batch_size: int):
+        self.idm = idm
         self.batch_size = batch_size
 
     def on_step_end(self, state: TrainingState) -> dict[str, float] | None:
-        if not is_refresh_step(state.step):
-            return None
-        return {"refreshed_codes": float(self.model.refresh_codebook(self.batch_size))}
+        return self.idm.end_training_step(state.step, self.batch_size)
 
 
 def train_lam(
@@ -150,16 +145,15 @@ def train_lam(
     *,
     output_dir: str | Path,
     held_out: Dataset[Any] | None = None,
-    processor: BaseImageProcessor | None = None,
     resume: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Trains a latent action model of any kind in place and saves it.
 
     Two models are saved as `output_dir/idm` and `output_dir/fdm`, one that is both in `output_dir` itself. Those with
-    `config.ema_decay` are saved with their averaged weights. A [`FeatureDifferenceIDM`] that has no principal
-    components yet gets those of `pairs`; only its forward model is trained. A [`LapaModel`] has its unused codes
-    replaced at the published steps.
+    `config.ema_decay` are saved with their averaged weights. What a kind needs besides gradients is its inverse model's
+    `fit`, before training, and `end_training_step`, after each step: principal components of features, say, or unused
+    codes that are replaced.
 
     Args:
         idm: Inverse dynamics model.
@@ -169,7 +163,6 @@ def train_lam(
         config: Training options.
         output_dir: Folder for checkpoints, history, pictures of validations and the trained models.
         held_out: Pairs to validate on every `config.validate_every` steps; see [`NextFrameValidation`].
-        processor: Image processor to save beside the inverse dynamics model.
         resume: Continue from the latest checkpoint in `output_dir`.
         callbacks: Further callbacks of the loop.
 
@@ -183,53 +176,37 @@ def train_lam(
     validation = None
     if held_out is not None and config.validate_every:
         validation = NextFrameValidation(FramesOnly(held_out))
-    if isinstance(idm, FeatureDifferenceIDM) and not (resume and latest_checkpoint(folder)):
-        fit_components(idm, samples)
-    if isinstance(idm, LapaModel):
-        callbacks = [CodebookRefresh(idm, config.batch_size), *callbacks]
+    if idm.needs_fit and not (resume and latest_checkpoint(folder)):
+        _fit(idm, samples)
     result = train(
         model,
         samples,
         config,
         output_dir=folder,
         resume=resume,
-        callbacks=callbacks,
+        callbacks=[EndOfStep(idm, config.batch_size), *callbacks],
         validate=validation,
         description="latent action model",
     )
     if model.is_joint:
-        save_model(idm, folder, processor)
+        save_model(idm, folder)
     else:
-        save_model(idm, folder / "idm", processor)
+        save_model(idm, folder / "idm")
         save_model(fdm, folder / "fdm")
     return result
 
 
-def fit_components(
-    idm: FeatureDifferenceIDM, pairs: Dataset[Any], *, max_pairs: int = _MAX_FITTED_PAIRS, batch_size: int = 32
-) -> None:
-    """Gives a [`FeatureDifferenceIDM`] the principal components of evenly spread pairs, unless it has some.
-
-    Args:
-        idm: The model; it is moved to the device of this process.
-        pairs: As those of [`train_lam`].
-        max_pairs: The most pairs.
-        batch_size: Pairs at a time.
-
-    Raises:
-        ValueError: If there are fewer pairs than components, or nothing moves in them.
-    """
-    if bool(torch.isfinite(idm.explained_variance).all()):
-        return
-    rows = evenly_spread(len(pairs), max_pairs)  # type: ignore[arg-type]
+def _fit(idm: InverseDynamicsModel, pairs: Dataset[Any], batch_size: int = 32) -> None:
+    """Fits a model to evenly spread pairs, on the device of this process."""
+    device = process_state().device
+    rows = evenly_spread(len(pairs), _MAX_FITTED_PAIRS)  # type: ignore[arg-type]
     loader = DataLoader(Subset(pairs, rows), batch_size=batch_size)
 
     def batches() -> Iterator[tuple[Tensor, Tensor]]:
         for batch in loader:
-            yield (
-                batch.get("idm_frames", batch["frames"]),
-                batch.get("idm_next_frames", batch["next_frames"]),
-            )
+            frames = batch.get("idm_frames", batch["frames"])
+            next_frames = batch.get("idm_next_frames", batch["next_frames"])
+            yield frames.to(device), next_frames.to(device)
 
-    idm.to(process_state().device)
+    idm.to(device)
     idm.fit(batches())
