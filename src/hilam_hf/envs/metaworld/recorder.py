@@ -148,9 +148,8 @@ def record_demonstrations(
             stack.enter_context(Worker(_WORKER, name=f"recorder {number}", **options, **how))
             for number in range(min(num_workers, len(plan)))
         ]
-        recorded, frames = record_planned(
-            plan, workers, partial(_write, writer, camera_names(camera)[0]), log, progress=progress
-        )
+        write = partial(_write, writer, *camera_names(camera))
+        recorded, frames = record_planned(plan, workers, write, log, progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
     return RecordingSummary(Path(root), recorded, plan.kept, frames, time.monotonic() - started, failures)
