@@ -148,7 +148,8 @@ def record_demonstrations(
             stack.enter_context(Worker(_WORKER, name=f"recorder {number}", **options, **how))
             for number in range(min(num_workers, len(plan)))
         ]
-        write = partial(_write, writer, *camera_names(camera))
+        (view,) = camera_names(camera)
+        write = partial(_write, writer, view)
         recorded, frames = record_planned(plan, workers, write, log, progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
