@@ -15,7 +15,7 @@ Shapes: T frames, A numbers in an action.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,7 +33,7 @@ from ...robots import EE_POSITIONS, RobotDescription
 from ...video.orientation import orient_frames
 from .demonstration import Demonstration, DemonstrationFormat
 from .recorded import RecordedDemonstration, check_episode_id, check_vectors
-from .video_frames import VideoFrames
+from .video_frames import CameraFrames, VideoFrames
 from .videos import VIDEOS, VideoFolderWriter, describe_video
 
 DEMONSTRATIONS = "demonstrations"
@@ -188,17 +188,6 @@ def read_video_recording(root: str | Path) -> list[Demonstration]:
     return [_read_row(folder, file) for file in files]
 
 
-class RecordedVideos:
-    """Frames of one episode, by camera."""
-
-    def __init__(self, cameras: Mapping[str, VideoFrames]) -> None:
-        self.cameras = dict(cameras)
-
-    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C)."""
-        return self.cameras[camera].read(indices)
-
-
 def _video_folders(cameras: Mapping[str, Any]) -> dict[str, str]:
     """Folder of each camera's videos."""
     return {camera: VIDEOS if number == 0 else f"{VIDEOS}_{camera}" for number, camera in enumerate(cameras)}
@@ -249,7 +238,7 @@ def _read_row(root: Path, file: Path) -> Demonstration:
         **{name: row[name] for name in ("id", "task", "language", "source", "fps", "robot", "actions", "phases")},
         proprioception=parts,
         cameras=tuple(videos),
-        reader=RecordedVideos(videos),
+        reader=CameraFrames(videos),
         stored_transform=transform,
         image_transform=transform,
         metadata={name: row[name] for name in ("seed", "initial_state", "success", "metadata")},
