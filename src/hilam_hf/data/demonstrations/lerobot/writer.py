@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 
 from ....files import atomic_path, disk_errors, write_text
+from ....recorded import RecordedDemonstration
 from ....video import write_video
 from ....video.orientation import orient_frames
-from ....recorded import RecordedDemonstration
 from .info import (
     CHUNK_SIZE,
     DATA_PATH,
@@ -102,9 +102,6 @@ class LeRobotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends the recording. Every episode is on disk already; this is here for symmetry with other writers."""
 
     def has(self, episode_id: str) -> bool:

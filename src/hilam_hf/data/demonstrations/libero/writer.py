@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from ....files import atomic_path, disk_errors
 from ....libero_conventions import PANDA
 from ....optional import require
-from ....video.orientation import orient_frames
 from ....recorded import RecordedDemonstration, check_vectors
+from ....video.orientation import orient_frames
 from .layout import (
     CAMERA_DATASETS,
     SUFFIX,
@@ -90,9 +90,6 @@ class LiberoHdf5Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends the recording. Every file is closed already; this is here for symmetry with other writers."""
 
     def has(self, episode_id: str) -> bool:
