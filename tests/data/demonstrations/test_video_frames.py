@@ -20,9 +20,9 @@ def test_part_of_a_file_and_a_file_that_was_replaced(tmp_path: Path) -> None:
     write_video(video, numbered_frames(8), 10.0)
     part = VideoFrames(video, 3, 4, 10.0)
     assert frame_numbers(torch.from_numpy(part.read([0, 3])).permute(0, 3, 1, 2)) == [3, 6]
-    with pytest.raises(VideoError, match="it has 8 frames at 10.0 a second, expected 4 at 10.0"):
+    with pytest.raises(VideoError, match=r"it has 8 frames at 10\.0 a second, expected 4 at 10\.0"):
         VideoFrames(video, 0, 4, 10.0, is_whole=True).read([0])
-    with pytest.raises(VideoError, match="it has 8 frames at 10.0 a second, expected at least 9 at 10.0"):
+    with pytest.raises(VideoError, match=r"it has 8 frames at 10\.0 a second, expected at least 9 at 10\.0"):
         VideoFrames(video, 3, 6, 10.0).read([0])
     write_video(video, numbered_frames(8).flip(0), 10.0)
     assert frame_numbers(torch.from_numpy(part.read([0, 3])).permute(0, 3, 1, 2)) == [4, 1]

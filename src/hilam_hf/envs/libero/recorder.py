@@ -23,8 +23,8 @@ from typing import Any, Literal, get_args
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.demonstrations.recorded import DemonstrationWriter, RecordedDemonstration, episode_id
 from ...libero_conventions import PANDA
+from ...recorded import DemonstrationWriter, RecordedDemonstration, episode_id
 from ..protocols import InitialStates, Protocol, get_protocol
 from ..recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from ..rendering import RenderQuality

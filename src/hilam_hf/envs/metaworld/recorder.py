@@ -18,8 +18,8 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ...data.demonstrations.recorded import DemonstrationWriter, RecordedDemonstration
 from ...metaworld_conventions import SAWYER
+from ...recorded import DemonstrationWriter, RecordedDemonstration
 from ...robots import EE_POSITIONS
 from ..recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from ..rendering import renderer_provenance
