@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ..data.corpora.corpus import latent_actions_array, load_corpus
 from ..data.corpora.extraction import extract_latent_actions, extract_skill_corpus
 from ..data.corpora.info import CorpusInfo
-from ..data.demonstrations.video_recording import load_demonstrations
+from ..data.demonstrations.loader import load_demonstrations
 from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ..data.samples.frame_pairs import FramePairDataset
 from ..envs import record_demonstrations
@@ -20,6 +20,7 @@ from ..evaluation.lam import displacements, linear_probe, next_frame_errors
 from ..evaluation.skills.timelines import draw_timeline
 from ..models.hilam import HiLAMModel
 from ..models.latent_actions.auto import AutoInverseDynamicsModel
+from ..robots import EE_POSITIONS
 from ..training.hilam import new_hilam, train_hilam
 from ..training.lam.models import new_latent_action_model
 from ..training.lam.train import train_lam
@@ -152,10 +153,8 @@ def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
 
 def _probe(config: DemoConfig, paths: DemoPaths) -> Any:
     """Linear probe from latent action to the end-effector's displacement, fitted to train, measured on validation."""
-    positions = {
-        row["id"]: np.asarray(row["ee_position"])
-        for row in load_demonstrations(paths.recordings).select_columns(["id", "ee_position"])
-    }
+    demonstrations = load_demonstrations(paths.recordings)
+    positions = {each.id: each.proprioception[EE_POSITIONS].astype(np.float64) for each in demonstrations}
     arrays = []
     for split in ("train", "validation"):
         corpus = load_corpus(paths.latent_actions, split)

@@ -37,8 +37,8 @@ class Protocol:
         image_transform: What is done to LIBERO's pictures, which come with the bottom row first: `flip_vertical` puts
             them upright, `rotate_180` does too but mirrors left and right, `none` leaves them upside down.
         cameras: The cameras that a policy sees.
-        proprioception: What `agent_pos` is made of, see `hilam_hf.libero_conventions.proprioception`; Meta-World has
-            `ee_gripper` only.
+        proprioception: What `agent_pos` is made of, see `layouts` of `hilam_hf.libero_conventions.PANDA`; Meta-World
+            has `ee_gripper` only.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.
         seed: Seed that is used where none is given.
     """

@@ -8,7 +8,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hilam_hf.data import load_robot_demonstrations
+from hilam_hf.data import load_demonstrations
 from hilam_hf.envs.libero import LiberoEnv, parse_task, recorder
 from hilam_hf.envs.libero.recorder import LiberoDemonstrator, record_libero
 from hilam_hf.envs.protocols import get_protocol
@@ -33,7 +33,7 @@ def _record_again(root, libero_assets, **options):
 def test_both_formats_hold_the_same_episodes(recording):
     root, summary = recording
     assert (summary.recorded, summary.kept) == (2, 0)
-    hdf5, lerobot = (load_robot_demonstrations(root / name) for name in ("hdf5", "lerobot"))
+    hdf5, lerobot = (load_demonstrations(root / name) for name in ("hdf5", "lerobot"))
     assert [episode.id for episode in hdf5] == [episode.id for episode in lerobot]
     for one, other in zip(hdf5, lerobot, strict=True):
         np.testing.assert_array_equal(one.actions, other.actions)
@@ -67,7 +67,7 @@ def test_a_recorded_file_replays_to_success(recording, libero_assets):
 
 def test_phases_tell_the_task(recording):
     root, _ = recording
-    for episode in load_robot_demonstrations(root / "hdf5"):
+    for episode in load_demonstrations(root / "hdf5"):
         order = [phase for phase, _ in groupby(episode.phases)]
         assert order == ["approach", "descend", "grasp", "lift", "carry", "place", "retract"]
         closed = episode.actions[:, 6] > 0
@@ -110,8 +110,8 @@ class Sink:
 
 
 def test_a_format_that_an_interruption_left_behind_catches_up(libero_assets):
-    job = Job("x/init_003_seed_3", "libero_object/0", 3, 3, initial_state=3)
     name = f"{TASK}/init_003_seed_3"
+    job = Job(name, "libero_object/0", 3, 3, initial_state=3)
     ahead, behind = Sink([name]), Sink()
     episode = _short_episode(libero_assets)
     recorder._write([ahead, behind], {job.task: parse_task(job.task)}, {}, job, episode)

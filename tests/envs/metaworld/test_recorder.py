@@ -6,13 +6,15 @@ import signal
 from itertools import groupby
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
-from hilam_hf.data import load_demonstrations, load_phases, scan_videos
+from hilam_hf.data import demonstration_phases, load_demonstrations, scan_videos
 from hilam_hf.envs import WorkerError, record_demonstrations
 from hilam_hf.envs.metaworld import recorder
 from hilam_hf.envs.metaworld.recorder import Demonstrator
 from hilam_hf.envs.recording import Job
+from hilam_hf.metaworld_conventions import SAWYER
 from hilam_hf.video import VideoReader
 from tests.helpers import ROOT
 
@@ -55,18 +57,19 @@ def test_videos_and_actions_are_kept_apart(recording):
         "open the drawer"
     ] * 2
     assert not {"actions", "agent_pos"} & set().union(*(video.metadata for video in videos.episodes))
-    rows = load_demonstrations(root)
-    assert [row["num_frames"] for row in rows] == [video.num_frames for video in videos.episodes]
+    demonstrations = load_demonstrations(root)
+    assert demonstrations.cameras == ("workspace",) and demonstrations[0].robot == SAWYER
+    assert [each.num_frames for each in demonstrations] == [video.num_frames for video in videos.episodes]
     assert summary.frames == sum(video.num_frames for video in videos.episodes)
     assert {video.fps for video in videos.episodes} == {80.0} and {video.height for video in videos.episodes} == {32}
 
 
 def test_actions_move_the_end_effector_of_the_next_row(recording):
     root, _ = recording
-    for row in load_demonstrations(root):
-        actions, positions = np.array(row["actions"]), np.array(row["agent_pos"])[:, :3]
-        assert row["success"] and len(actions) == len(positions) == row["num_frames"]
-        np.testing.assert_array_equal(positions, np.array(row["ee_position"]))
+    for each in load_demonstrations(root):
+        actions, positions = each.actions, each.agent_pos[:, :3]
+        assert each.metadata["success"] and len(actions) == len(positions) == each.num_frames
+        np.testing.assert_array_equal(positions, each.proprioception["ee_positions"])
         moved = np.diff(positions, axis=0)
         # The hand lags behind its target by a few steps; over the episode displacement follows the action.
         lagged = [np.corrcoef(actions[: len(moved) - lag, 2], moved[lag:, 2])[0, 1] for lag in range(6)]
@@ -76,14 +79,15 @@ def test_actions_move_the_end_effector_of_the_next_row(recording):
 def test_every_frame_has_its_phase(recording):
     root, _ = recording
     # Smoothing takes out what noise does at a threshold.
-    for name, phases in load_phases(root, min_length=3).items():
+    demonstrations = load_demonstrations(root)
+    for name, phases in demonstration_phases(demonstrations, min_length=3).items():
         expected = ["approach", "descend", "pull"] if name.startswith("drawer") else ["approach", "press"]
         assert [phase for phase, _ in groupby(phases)] == expected
-    for row in load_demonstrations(root):
-        assert len(row["phases"]) == row["num_frames"]
-        if row["task"] == "drawer-open":
-            hand = np.array(row["ee_position"])
-            down, pulled = (hand[np.array(row["phases"]) == phase] for phase in ("descend", "pull"))
+    for each in demonstrations:
+        assert len(each.phases) == each.num_frames
+        if each.task == "drawer-open":
+            hand = each.proprioception["ee_positions"]
+            down, pulled = (hand[np.array(each.phases) == phase] for phase in ("descend", "pull"))
             assert down[0, 2] - down[-1, 2] > 0.1 and pulled[0, 1] - pulled[-1, 1] > 0.1
     lines = (root / "videos" / "metadata.jsonl").read_text()
     assert "phase" not in lines and "approach" not in lines
@@ -106,10 +110,13 @@ def test_interrupted_recording_goes_on_and_equals_an_uninterrupted_one(recording
     summary = record_demonstrations(tmp_path, ["drawer-open"], 2, camera="workspace", num_workers=2, **SMALL)
     assert (first.recorded, summary.recorded, summary.kept) == (1, 1, 1)
     assert there.items() <= _files(tmp_path).items()
-    for again, row in zip(load_demonstrations(tmp_path), load_demonstrations(root, "drawer-open"), strict=True):
-        assert again == row
+    expected = load_demonstrations(root, tasks="drawer-open")
+    assert [each.id for each in load_demonstrations(tmp_path)] == [each.id for each in expected]
+    for each in expected:
+        rows = [pq.read_table(folder / "demonstrations" / f"{each.id}.parquet") for folder in (tmp_path, root)]
+        assert rows[0].equals(rows[1])
         # Not bit for bit: of equal frames, libx264 made other bytes in 5 of 1,200 tries.
-        first, second = (VideoReader(folder / row["video"]).read().float() for folder in (tmp_path, root))
+        first, second = (VideoReader(folder / f"videos/{each.id}.mp4").read().float() for folder in (tmp_path, root))
         assert (first - second).abs().mean() < 0.25
         assert (first - second[:1]).abs().mean() > 0.5
 
@@ -134,8 +141,8 @@ def test_unsolved_episodes_are_replaced_and_listed(tmp_path):
     record = json.loads((tmp_path / "recording.json").read_text())
     failed = [failure["episode"] for failure in record["failures"]]
     kept = load_demonstrations(tmp_path)
-    number = int(kept[0]["id"][-5:])
-    assert len(kept) == 1 and kept[0]["success"] and kept[0]["num_frames"] <= 62
+    number = int(kept[0].id[-5:])
+    assert len(kept) == 1 and kept[0].metadata["success"] and kept[0].num_frames <= 62
     assert failed == list(range(number)) and number > 0 and len(summary.failures) == number
     assert {failure["steps"] for failure in record["failures"]} == {62}
 
@@ -150,8 +157,8 @@ def test_expert_that_never_succeeds_is_told(tmp_path):
 
 def test_failures_are_kept_on_demand(tmp_path):
     record_demonstrations(tmp_path, "drawer-open", 1, max_steps=3, only_successful=False, num_workers=1, **SMALL)
-    (row,) = load_demonstrations(tmp_path)
-    assert not row["success"] and row["num_frames"] == 3
+    (only,) = load_demonstrations(tmp_path)
+    assert not only.metadata["success"] and only.num_frames == 3
 
 
 def test_labels_are_the_experts_intention_or_what_was_executed():

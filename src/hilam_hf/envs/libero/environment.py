@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...libero_conventions import ACTION_DIM, proprioception, proprioception_dim
+from ...libero_conventions import ACTION_DIM, PANDA
 from ...optional import require
 from ...video.orientation import orient_frames
 from ..protocols import Protocol, get_protocol
@@ -204,7 +204,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
 
     def _observation(self) -> dict[str, Any]:
         observation: dict[str, Any] = {
-            "agent_pos": proprioception(self.robot_state().parts(), self.protocol.proprioception)
+            "agent_pos": PANDA.agent_pos(self.robot_state().parts(), self.protocol.proprioception)
         }
         if self._pixels is not None:
             observation["pixels"] = self._pixels
@@ -248,7 +248,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             raise ValueError(f"{self.task.id} has no camera {', '.join(missing)}; it has {', '.join(there)}")
 
     def _make_observation_space(self) -> spaces.Dict:
-        size = proprioception_dim(self.protocol.proprioception)
+        size = PANDA.agent_pos_dim(self.protocol.proprioception)
         parts: dict[str, spaces.Space[Any]] = {"agent_pos": spaces.Box(-np.inf, np.inf, (size,), np.float32)}
         if self.render_pixels:
             shape = (self.protocol.image_size, self.protocol.image_size, 3)

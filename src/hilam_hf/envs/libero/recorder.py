@@ -2,8 +2,8 @@
 
 ```
 root/recording.json                 how the episodes came about, and which the experts did not solve
-root/hdf5/<task>_demo.hdf5          LIBERO's layout (`hilam_hf.data.demonstrations.libero_hdf5`)
-root/lerobot/                       LeRobot v3.0 (`hilam_hf.data.demonstrations.lerobot_writer`)
+root/hdf5/<task>_demo.hdf5          LIBERO's layout (`hilam_hf.data.demonstrations.libero`)
+root/lerobot/                       LeRobot v3.0 (`hilam_hf.data.demonstrations.lerobot`)
 ```
 
 Legend: T frames, H and W a picture's size.
@@ -15,14 +15,16 @@ import gc
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...libero_conventions import PANDA
+from ...recorded import DemonstrationWriter, RecordedDemonstration, episode_id
 from ..protocols import InitialStates, Protocol, get_protocol
 from ..recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from ..rendering import RenderQuality
@@ -35,9 +37,6 @@ from .host import LiberoHost
 from .robot_state import RobotState
 from .simulator import CONTROL_FREQUENCY
 from .suites import LiberoTask, libero_tasks, normalize_suite
-
-if TYPE_CHECKING:
-    from ...data.demonstrations.demonstration import RobotDemonstration
 
 Format = Literal["hdf5", "lerobot"]
 ActionLabels = Literal["expert", "executed"]
@@ -268,23 +267,21 @@ class LiberoDemonstrator:
 def _job(
     chosen: Mapping[str, LiberoTask], recording_seed: int, initial_states: Sequence[int] | None, task: str, episode: int
 ) -> Job:
-    from ...data.demonstrations.demonstration import episode_id
-
     seed = demonstration_seed(recording_seed, episode)
     state = None if initial_states is None else initial_states[episode]
     return Job(episode_id(chosen[task].name, seed, state), task, episode, seed, state)
 
 
-def _sinks(root: Path, formats: Sequence[Format], provenance: dict[str, Any]) -> list[Any]:
-    from ...data.demonstrations.lerobot_writer import LeRobotWriter
-    from ...data.demonstrations.libero_hdf5 import LiberoHdf5Writer
+def _sinks(root: Path, formats: Sequence[Format], provenance: dict[str, Any]) -> list[DemonstrationWriter]:
+    from ...data.demonstrations.lerobot.writer import LeRobotWriter
+    from ...data.demonstrations.libero.writer import LiberoHdf5Writer
 
-    kinds = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter}
+    kinds: dict[str, Any] = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter}
     return [kinds[name](root / name, provenance=provenance) for name in formats]
 
 
 def _write(
-    sinks: Sequence[Any],
+    sinks: Sequence[DemonstrationWriter],
     chosen: Mapping[str, LiberoTask],
     provenance: dict[str, Any],
     job: Job,
@@ -299,34 +296,33 @@ def _write(
 
 def _demonstration(
     task: LiberoTask, job: Job, episode: RecordedEpisode, provenance: dict[str, Any]
-) -> RobotDemonstration:
-    from ...data.demonstrations.demonstration import RobotDemonstration
-
+) -> RecordedDemonstration:
     last = np.zeros(episode.num_frames, dtype=np.uint8)
     last[-1] = 1
-    robot = {name: np.stack([asdict(state)[name] for state in episode.robot]) for name in asdict(episode.robot[0])}
-    return RobotDemonstration(
+    robot = [state.parts() for state in episode.robot]
+    return RecordedDemonstration(
+        id=job.id,
         task=task.name,
         language=task.instruction,
         frames=episode.frames,
         actions=episode.actions,
-        joint_positions=robot["joint_positions"],
-        gripper_positions=robot["gripper_positions"],
-        ee_positions=robot["ee_position"],
-        ee_quaternions=robot["ee_quaternion"],
-        states=episode.states,
-        rewards=last * episode.success,
-        dones=last,
-        phases=episode.phases,
-        seed=job.seed,
-        initial_state=job.initial_state,
+        proprioception={part: np.stack([state[part] for state in robot]) for part in PANDA.proprioception},
+        robot=PANDA,
         fps=float(CONTROL_FREQUENCY),
         success=episode.success,
         source=SOURCE,
-        model_xml=episode.model_xml,
-        bddl_file=f"{task.suite}/{task.bddl_file.name}",
-        bddl=task.bddl_file.read_text(encoding="utf-8"),
-        env_kwargs={"robots": ["Panda"], "controller": "OSC_POSE", "control_freq": CONTROL_FREQUENCY},
+        seed=job.seed,
+        initial_state=job.initial_state,
+        phases=episode.phases,
+        details={
+            "states": episode.states,
+            "rewards": last * episode.success,
+            "dones": last,
+            "model_xml": episode.model_xml,
+            "bddl_file": f"{task.suite}/{task.bddl_file.name}",
+            "bddl": task.bddl_file.read_text(encoding="utf-8"),
+            "env_kwargs": {"robots": ["Panda"], "controller": "OSC_POSE", "control_freq": CONTROL_FREQUENCY},
+        },
         metadata={"suite": task.suite, "task_index": task.index, "speed": episode.speed, **provenance},
     )
 

@@ -13,11 +13,14 @@ from functools import partial
 from importlib import metadata
 from itertools import count
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...metaworld_conventions import SAWYER
+from ...recorded import DemonstrationWriter, RecordedDemonstration
+from ...robots import EE_POSITIONS
 from ..recording import Job, RecordingLog, RecordingPlan, RecordingSummary, record_planned
 from ..rendering import renderer_provenance
 from ..seeds import demonstration_seed
@@ -25,9 +28,6 @@ from ..workers import Worker
 from .environment import camera_names, make_env
 from .expert import ScriptedExpert
 from .tasks import INSTRUCTIONS, normalize_task
-
-if TYPE_CHECKING:
-    from ...data.demonstrations.video_recording import DemonstrationWriter
 
 SIMULATOR = "metaworld"
 _WORKER = f"{__name__}:Demonstrator"
@@ -79,7 +79,7 @@ def record_demonstrations(
 ) -> RecordingSummary:
     """Record demonstrations of Meta-World tasks by their scripted experts.
 
-    Episodes are written by `DemonstrationWriter` as they come; a recording that was interrupted goes on where it
+    Episodes are written by `VideoRecordingWriter` as they come; a recording that was interrupted goes on where it
     stopped when it is called again. Which episodes there are depends on the options alone, not on the number of
     workers: number i of a task starts from `demonstration_seed(seed, i)`, and with `only_successful` the numbers that
     the expert does not solve are left out and listed in `recording.json`, beside everything needed to repeat it.
@@ -119,7 +119,7 @@ def record_demonstrations(
     Example:
         >>> print(record_demonstrations("recording", ["drawer-open", "door-open"], 30, camera="workspace"))
     """
-    from ...data.demonstrations.video_recording import DemonstrationWriter
+    from ...data.demonstrations.video_recording import VideoRecordingWriter
 
     started = time.monotonic()
     names = list(dict.fromkeys(map(normalize_task, [tasks] if isinstance(tasks, str) else tasks)))
@@ -129,7 +129,7 @@ def record_demonstrations(
     # Before the workers start, which inherit the choice of a graphics library.
     renderer = renderer_provenance(quality)
     with ExitStack() as stack:
-        writer = stack.enter_context(DemonstrationWriter(root))
+        writer = stack.enter_context(VideoRecordingWriter(root))
         settings = {"seed": seed, **options, **how, "only_successful": only_successful}
         packages = {name: metadata.version(name) for name in ("metaworld", "mujoco", "gymnasium")}
         log = RecordingLog(root, settings, {"simulator": SIMULATOR, "renderer": renderer, "packages": packages})
@@ -148,7 +148,9 @@ def record_demonstrations(
             stack.enter_context(Worker(_WORKER, name=f"recorder {number}", **options, **how))
             for number in range(min(num_workers, len(plan)))
         ]
-        recorded, frames = record_planned(plan, workers, partial(_write, writer), log, progress=progress)
+        (view,) = camera_names(camera)
+        write = partial(_write, writer, view)
+        recorded, frames = record_planned(plan, workers, write, log, progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
     return RecordingSummary(Path(root), recorded, plan.kept, frames, time.monotonic() - started, failures)
@@ -214,20 +216,22 @@ def _job(recording_seed: int, task: str, episode: int) -> Job:
     return Job(f"{task}/episode_{episode:05d}", task, episode, demonstration_seed(recording_seed, episode))
 
 
-def _write(writer: DemonstrationWriter, job: Job, episode: RecordedEpisode) -> None:
+def _write(writer: DemonstrationWriter, camera: str, job: Job, episode: RecordedEpisode) -> None:
     writer.add(
-        job.id,
-        task=job.task,
-        language=INSTRUCTIONS[job.task],
-        fps=episode.fps,
-        frames=episode.frames,
-        actions=episode.actions,
-        agent_pos=episode.agent_pos,
-        ee_position=episode.agent_pos[:, :3],
-        success=episode.success,
-        phases=episode.phases,
-        seed=job.seed,
-        source=SIMULATOR,
+        RecordedDemonstration(
+            id=job.id,
+            task=job.task,
+            language=INSTRUCTIONS[job.task],
+            frames={camera: episode.frames.transpose(0, 2, 3, 1)},
+            actions=episode.actions,
+            proprioception={EE_POSITIONS: episode.agent_pos[:, :3], "gripper_openings": episode.agent_pos[:, 3:]},
+            robot=SAWYER,
+            fps=episode.fps,
+            success=episode.success,
+            source=SIMULATOR,
+            seed=job.seed,
+            phases=episode.phases,
+        )
     )
 
 
