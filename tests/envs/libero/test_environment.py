@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from hilam_hf.envs.libero import LiberoEnv
 from hilam_hf.envs.libero.host import LiberoHost
-from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec
+from hilam_hf.envs.registry import get_protocol
 
 pytestmark = pytest.mark.sim
 SMALL = get_protocol("openvla").with_options(image_size=32, settle_steps=2)

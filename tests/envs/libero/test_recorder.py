@@ -11,8 +11,8 @@ import pytest
 from hilam_hf.data import load_robot_demonstrations
 from hilam_hf.envs.libero import LiberoEnv, parse_task, recorder
 from hilam_hf.envs.libero.recorder import LiberoDemonstrator, record_libero
-from hilam_hf.envs.protocols import get_protocol
 from hilam_hf.envs.recording import Job
+from hilam_hf.envs.registry import get_protocol
 
 pytestmark = pytest.mark.sim
 TASK = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import ExpertPolicy, RandomPolicy
 from hilam_hf.evaluation.rollouts.policies import (
     acting_as_evaluated,

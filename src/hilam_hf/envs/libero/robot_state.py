@@ -30,10 +30,11 @@ class RobotState:
     gripper_positions: NDArray[np.float64]
 
     def parts(self) -> dict[str, NDArray[np.float64]]:
-        """Return what `hilam_hf.libero_conventions.proprioception` makes `agent_pos` of."""
+        """Return the parts of the robot's proprioception, see `hilam_hf.libero_conventions.PANDA`."""
         return {
             "ee_positions": self.ee_position,
             "ee_axis_angles": quaternion_to_axis_angle(self.ee_quaternion),
+            "ee_quaternions": self.ee_quaternion,
             "joint_positions": self.joint_positions,
             "gripper_positions": self.gripper_positions,
         }

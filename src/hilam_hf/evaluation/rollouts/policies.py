@@ -10,7 +10,8 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.protocols import Protocol as EvaluationProtocol
+from ...envs.protocols import EvaluationProtocol
+from ...envs.registry import get_simulator
 
 HOST_EXTRAS = ("privileged", "expert_action")
 """Extra observations that the simulator's process makes."""
@@ -25,8 +26,8 @@ class Policy(Protocol):
     A batch of B observations is `{"pixels": {camera: uint8 (B, H, W, 3)}, "agent_pos": float32 (B, P),
     "task": list[str]}`, where `task` is the instruction in words. Its arrays are used again for the next batch: copy
     what has to be kept. A policy that has an attribute `extra_observations` also gets what it lists there:
-    `expert_action` (float32 (B, A), what the simulator's scripted expert does), `privileged` (float64 (B, 39), the
-    state of Meta-World), `task_name` (list[str]), `episode_seed` (int64 (B,)), `action_dim` (A, one number).
+    `expert_action` (float32 (B, A), what the simulator's scripted expert does), `privileged` (float64 (B, N), the
+    simulator's whole state), `task_name` (list[str]), `episode_seed` (int64 (B,)), `action_dim` (A, one number).
 
     `select_action` may have a second parameter `active`, a list of rows: only these take a step, the others wait for
     their simulators, and must be neither looked at nor advanced. A policy without it is called only once all
@@ -279,4 +280,4 @@ def check_agent_pos(policy: Policy, protocol: EvaluationProtocol, agent_pos: NDA
 
 def environment_action_dim(protocol: EvaluationProtocol) -> int:
     """Return the numbers in an action of a protocol's simulator."""
-    return len(protocol.settle_action)
+    return get_simulator(protocol.simulator).robot.action_dim
