@@ -28,10 +28,10 @@ from rich.table import Table
 from hilam_hf.data.corpora.corpus import load_corpus
 from hilam_hf.data.corpora.extraction import extract_latent_actions
 from hilam_hf.data.corpora.info import CorpusInfo
-from hilam_hf.data.demonstrations.loader import load_robot_demonstrations, robot_phases, write_videos
-from hilam_hf.data.demonstrations.phases import load_phases
-from hilam_hf.data.demonstrations.video_recording import VIDEOS
-from hilam_hf.data.episodes import METADATA_FILE, Episode, scan_videos, split_episodes
+from hilam_hf.data.demonstrations.loader import load_demonstrations
+from hilam_hf.data.demonstrations.phases import demonstration_phases
+from hilam_hf.data.demonstrations.videos import VIDEOS, demonstration_videos
+from hilam_hf.data.episodes import Episode, scan_videos, split_episodes
 from hilam_hf.data.samples.frame_pairs import FramePairDataset
 from hilam_hf.evaluation.segmentation.figures import plot_f1_bars, plot_segmentations
 from hilam_hf.evaluation.segmentation.study import (
@@ -99,15 +99,11 @@ def train_latent_actions(options: argparse.Namespace, episodes: list[Episode]) -
 
 
 def prepare_recording(options: argparse.Namespace) -> tuple[Path, dict[str, list[str]]]:
-    """Returns the folder of videos and the phases of a recording; of LIBERO's, videos are written below `--out`."""
-    recorded = options.demonstrations / VIDEOS
-    if recorded.is_dir():
-        return recorded, load_phases(options.demonstrations, min_length=options.min_phase)
-    demonstrations = load_robot_demonstrations(options.demonstrations)
-    phases = robot_phases(demonstrations, min_length=options.min_phase)
-    videos = options.out / VIDEOS
-    if options.overwrite or not (videos / METADATA_FILE).is_file():
-        write_videos(demonstrations, videos)
+    """Returns the folder of videos and the phases of a recording; videos that it lacks are written below `--out`."""
+    demonstrations = load_demonstrations(options.demonstrations)
+    phases = demonstration_phases(demonstrations, min_length=options.min_phase)
+    written = options.out / VIDEOS
+    videos = demonstration_videos(options.demonstrations, demonstrations, written, overwrite=options.overwrite)
     return videos, phases
 
 

@@ -5,11 +5,12 @@ Pictures come with the bottom row first (OpenGL), quaternions as (x, y, z, w). H
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+
+from .robots import EE_POSITIONS, RobotDescription
 
 ProprioceptionLayout = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints"]
 
@@ -19,53 +20,33 @@ CAMERAS = ("agentview", "robot0_eye_in_hand")
 ACTION_DIM = 7
 """Numbers in an action: six of the pose, in [-1, 1], and the gripper, -1 opening it."""
 
-_LAYOUTS: dict[str, tuple[str, ...]] = {
-    # OpenVLA's and LeRobot's.
-    "ee_axis_angle_gripper": ("ee_positions", "ee_axis_angles", "gripper_positions"),
-    # BAKU's.
-    "joints_gripper": ("joint_positions", "gripper_positions"),
-    # LIBERO's own policies'.
-    "gripper_joints": ("gripper_positions", "joint_positions"),
-}
-_WIDTHS = {"ee_positions": 3, "ee_axis_angles": 3, "gripper_positions": 2, "joint_positions": 7}
-
-
-def layout_parts(layout: str) -> tuple[str, ...]:
-    """Names of the parts of a layout of `agent_pos`, in order.
-
-    Raises:
-        ValueError: There is no such layout.
-    """
-    if layout not in _LAYOUTS:
-        raise ValueError(f"proprioception: got {layout!r}, expected one of {', '.join(_LAYOUTS)}")
-    return _LAYOUTS[layout]
-
-
-def proprioception(parts: Mapping[str, NDArray[Any]], layout: str) -> NDArray[np.float32]:
-    """`agent_pos` in a layout.
-
-    Args:
-        parts: (..., width) by name: `ee_positions` (3, metres), `ee_axis_angles` (3, radians, see
-            `quaternion_to_axis_angle`), `gripper_positions` (2, metres, a finger each) and `joint_positions` (7,
-            radians), as far as the layout needs them.
-        layout: `ee_axis_angle_gripper` (8 numbers), `joints_gripper` or `gripper_joints` (9 each).
-
-    Returns:
-        float32 (..., P).
-
-    Raises:
-        ValueError: There is no such layout.
-    """
-    return np.concatenate([parts[part] for part in layout_parts(layout)], axis=-1).astype(np.float32)
-
-
-def proprioception_dim(layout: str) -> int:
-    """P, how many numbers a layout of `agent_pos` has.
-
-    Raises:
-        ValueError: There is no such layout.
-    """
-    return sum(_WIDTHS[part] for part in layout_parts(layout))
+PANDA = RobotDescription(
+    name="panda",
+    environment="libero",
+    action_dim=ACTION_DIM,
+    action_names=("x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3", "gripper"),
+    action_range=(-1.0, 1.0),
+    # Metres, radians (see `quaternion_to_axis_angle`), metres of each finger, radians.
+    proprioception={
+        EE_POSITIONS: 3,
+        "ee_axis_angles": 3,
+        "ee_quaternions": 4,
+        "gripper_positions": 2,
+        "joint_positions": 7,
+    },
+    layouts={
+        # OpenVLA's and LeRobot's.
+        "ee_axis_angle_gripper": (EE_POSITIONS, "ee_axis_angles", "gripper_positions"),
+        # BAKU's.
+        "joints_gripper": ("joint_positions", "gripper_positions"),
+        # LIBERO's own policies'.
+        "gripper_joints": ("gripper_positions", "joint_positions"),
+    },
+    cameras=CAMERAS,
+    # Most published LIBERO data are turned by 180 degrees.
+    image_transforms=("rotate_180", "flip_vertical", "none"),
+)
+"""LIBERO's robot."""
 
 
 def quaternion_to_axis_angle(quaternions: Any) -> NDArray[np.float64]:

@@ -163,17 +163,23 @@ def finetune_command(
     per_task: Annotated[int | None, typer.Option(help="Demonstrations of each task; all by default.")] = None,
     chunk_size: Annotated[int, typer.Option(help="Actions predicted at a time.")] = 10,
     cameras: Annotated[
-        str | None, typer.Option(help="Comma-separated cameras of LIBERO that the policy sees; both by default.")
+        str | None, typer.Option(help="Comma-separated cameras that the policy sees; all of the robot's by default.")
     ] = None,
     rename_camera: Annotated[
         list[str] | None, typer.Option(help="OLD=NEW name of a camera of the pretrained policy; may be repeated.")
     ] = None,
     image_transform: Annotated[
-        str, typer.Option(help="How LIBERO's pictures lie, as in the protocol: rotate_180, flip_vertical or none.")
-    ] = "rotate_180",
+        str | None,
+        typer.Option(
+            help="How pictures lie, as in the protocol: rotate_180 (LIBERO's usual), flip_vertical, none."
+        ),
+    ] = None,
     proprioception: Annotated[
-        str, typer.Option(help="Of LIBERO: ee_axis_angle_gripper, joints_gripper or gripper_joints.")
-    ] = "ee_axis_angle_gripper",
+        str | None,
+        typer.Option(
+            help="Layout of agent_pos, of LIBERO ee_axis_angle_gripper (its usual one), joints_gripper, gripper_joints."
+        ),
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
@@ -194,7 +200,7 @@ def finetune_command(
         chunk_size=chunk_size,
         cameras=split(cameras) if cameras is not None else None,
         rename_cameras=parse_renames(rename_camera or ()),
-        image_transform=image_transform,
+        image_transform=image_transform,  # type: ignore[arg-type]
         proprioception=proprioception,
         resume=resume,
     )

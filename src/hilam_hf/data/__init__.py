@@ -1,39 +1,114 @@
-"""Videos and episodes in, corpora and training samples out."""
+"""Videos and episodes in, corpora and training samples out.
 
-from ..video import VIDEO_EXTENSIONS, VideoError, VideoInfo, VideoReader, check_video, resize_frames, write_video
-from ..video.orientation import orient_frames
-from .corpora.corpus import (
-    CorpusStatistics,
-    corpus_statistics,
-    latent_actions_array,
-    load_corpus,
-    unfold_skills,
-    unpack_boundaries,
-    vectors_array,
-    write_latent_action_corpus,
-    write_skill_corpus,
-)
-from .corpora.info import CorpusInfo, dataset_card
-from .corpora.writer import CorpusWriter
-from .demonstrations.demonstration import RobotDemonstration, RobotEpisode, episode_id
-from .demonstrations.lerobot_reader import read_lerobot
-from .demonstrations.lerobot_writer import LeRobotWriter
-from .demonstrations.libero_hdf5 import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
-from .demonstrations.loader import RobotDemonstrations, load_robot_demonstrations, robot_phases, write_videos
-from .demonstrations.phases import latent_phases, load_phases, phase_boundaries, smooth_phases
-from .demonstrations.video_recording import DemonstrationWriter, load_demonstrations
-from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
-from .samples.collate import collate_policy, collate_sequences
-from .samples.frame_pairs import FramePairDataset, load_episode_frames, to_float
-from .samples.frame_store import FrameStore, VideoSource
-from .samples.policy import PolicyDataset, PolicyEpisode
+Names are imported when they are used: a recorder's process takes what it hands to writers without loading torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ..video import VIDEO_EXTENSIONS, VideoError, VideoInfo, VideoReader, check_video, resize_frames, write_video
+    from ..video.orientation import orient_frames
+    from .corpora.corpus import (
+        CorpusStatistics,
+        corpus_statistics,
+        latent_actions_array,
+        load_corpus,
+        unfold_skills,
+        unpack_boundaries,
+        vectors_array,
+        write_latent_action_corpus,
+        write_skill_corpus,
+    )
+    from .corpora.info import CorpusInfo, dataset_card
+    from .corpora.writer import CorpusWriter
+    from .demonstrations.demonstration import Demonstration, DemonstrationFormat
+    from .demonstrations.formats import demonstration_formats, register_format
+    from .demonstrations.lerobot.reader import read_lerobot
+    from .demonstrations.lerobot.writer import LeRobotWriter
+    from .demonstrations.libero.reader import read_libero_demonstration, read_libero_hdf5
+    from .demonstrations.libero.writer import LiberoHdf5Writer
+    from .demonstrations.loader import Demonstrations, load_demonstrations
+    from .demonstrations.phases import demonstration_phases, latent_phases, phase_boundaries, smooth_phases
+    from .demonstrations.recorded import DemonstrationWriter, RecordedDemonstration, episode_id
+    from .demonstrations.video_recording import VideoRecordingWriter, read_video_recording
+    from .demonstrations.videos import write_videos
+    from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
+    from .samples.collate import collate_policy, collate_sequences
+    from .samples.frame_pairs import FramePairDataset, load_episode_frames, to_float
+    from .samples.frame_store import FrameStore, VideoSource
+    from .samples.policy import PolicyDataset, PolicyEpisode
+
+_MODULES = {
+    "CorpusInfo": ".corpora.info",
+    "CorpusStatistics": ".corpora.corpus",
+    "CorpusWriter": ".corpora.writer",
+    "Demonstration": ".demonstrations.demonstration",
+    "DemonstrationFormat": ".demonstrations.demonstration",
+    "DemonstrationWriter": ".demonstrations.recorded",
+    "Demonstrations": ".demonstrations.loader",
+    "Episode": ".episodes",
+    "FramePairDataset": ".samples.frame_pairs",
+    "FrameStore": ".samples.frame_store",
+    "LeRobotWriter": ".demonstrations.lerobot.writer",
+    "LiberoHdf5Writer": ".demonstrations.libero.writer",
+    "PolicyDataset": ".samples.policy",
+    "PolicyEpisode": ".samples.policy",
+    "RecordedDemonstration": ".demonstrations.recorded",
+    "RejectedVideo": ".episodes",
+    "VIDEO_EXTENSIONS": "..video",
+    "VideoError": "..video",
+    "VideoFolder": ".episodes",
+    "VideoInfo": "..video",
+    "VideoReader": "..video",
+    "VideoRecordingWriter": ".demonstrations.video_recording",
+    "VideoSource": ".samples.frame_store",
+    "check_video": "..video",
+    "collate_policy": ".samples.collate",
+    "collate_sequences": ".samples.collate",
+    "corpus_statistics": ".corpora.corpus",
+    "dataset_card": ".corpora.info",
+    "demonstration_formats": ".demonstrations.formats",
+    "demonstration_phases": ".demonstrations.phases",
+    "episode_id": ".demonstrations.recorded",
+    "latent_actions_array": ".corpora.corpus",
+    "latent_phases": ".demonstrations.phases",
+    "load_corpus": ".corpora.corpus",
+    "load_demonstrations": ".demonstrations.loader",
+    "load_episode_frames": ".samples.frame_pairs",
+    "orient_frames": "..video.orientation",
+    "phase_boundaries": ".demonstrations.phases",
+    "read_lerobot": ".demonstrations.lerobot.reader",
+    "read_libero_demonstration": ".demonstrations.libero.reader",
+    "read_libero_hdf5": ".demonstrations.libero.reader",
+    "read_video_recording": ".demonstrations.video_recording",
+    "register_format": ".demonstrations.formats",
+    "resize_frames": "..video",
+    "resolve_stride": ".episodes",
+    "scan_videos": ".episodes",
+    "smooth_phases": ".demonstrations.phases",
+    "split_episodes": ".episodes",
+    "to_float": ".samples.frame_pairs",
+    "unfold_skills": ".corpora.corpus",
+    "unpack_boundaries": ".corpora.corpus",
+    "vectors_array": ".corpora.corpus",
+    "write_latent_action_corpus": ".corpora.corpus",
+    "write_skill_corpus": ".corpora.corpus",
+    "write_video": "..video",
+    "write_videos": ".demonstrations.videos",
+}
 
 __all__ = [
     "VIDEO_EXTENSIONS",
     "CorpusInfo",
     "CorpusStatistics",
     "CorpusWriter",
+    "Demonstration",
+    "DemonstrationFormat",
     "DemonstrationWriter",
+    "Demonstrations",
     "Episode",
     "FramePairDataset",
     "FrameStore",
@@ -41,36 +116,36 @@ __all__ = [
     "LiberoHdf5Writer",
     "PolicyDataset",
     "PolicyEpisode",
+    "RecordedDemonstration",
     "RejectedVideo",
-    "RobotDemonstration",
-    "RobotDemonstrations",
-    "RobotEpisode",
     "VideoError",
     "VideoFolder",
     "VideoInfo",
     "VideoReader",
+    "VideoRecordingWriter",
     "VideoSource",
     "check_video",
     "collate_policy",
     "collate_sequences",
     "corpus_statistics",
     "dataset_card",
+    "demonstration_formats",
+    "demonstration_phases",
     "episode_id",
     "latent_actions_array",
     "latent_phases",
     "load_corpus",
     "load_demonstrations",
     "load_episode_frames",
-    "load_phases",
-    "load_robot_demonstrations",
     "orient_frames",
     "phase_boundaries",
     "read_lerobot",
     "read_libero_demonstration",
     "read_libero_hdf5",
+    "read_video_recording",
+    "register_format",
     "resize_frames",
     "resolve_stride",
-    "robot_phases",
     "scan_videos",
     "smooth_phases",
     "split_episodes",
@@ -83,3 +158,13 @@ __all__ = [
     "write_video",
     "write_videos",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_MODULES[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

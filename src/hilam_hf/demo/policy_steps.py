@@ -6,7 +6,7 @@ import torch
 
 from ..data.corpora.corpus import load_corpus
 from ..data.corpora.info import CorpusInfo
-from ..data.demonstrations.video_recording import load_demonstrations
+from ..data.demonstrations.loader import load_demonstrations
 from ..data.samples.policy import PolicyDataset
 from ..envs.registry import get_simulator
 from ..evaluation import evaluate
@@ -64,9 +64,7 @@ def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
     demonstrations = load_demonstrations(
         paths.recordings, tasks=config.tasks, max_per_task=config.demonstrations_per_task
     )
-    dataset = PolicyDataset.from_demonstrations(
-        demonstrations, config.image_size, config.chunk_size, root=paths.recordings, camera=config.camera
-    )
+    dataset = PolicyDataset.from_demonstrations(demonstrations, config.image_size, config.chunk_size)
     options = config.seeded(config.finetuning)
     if arm == WITH:
         policy = HierarchicalPolicy.from_pretrained(paths.pretraining / "policy")

@@ -12,7 +12,7 @@ from .. import recording
 from ..data.corpora.corpus import latent_actions_array, load_corpus
 from ..data.corpora.extraction import extract_latent_actions, extract_skill_corpus
 from ..data.corpora.info import CorpusInfo
-from ..data.demonstrations.video_recording import load_demonstrations
+from ..data.demonstrations.loader import load_demonstrations
 from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ..data.samples.frame_pairs import FramePairDataset
 from ..envs.registry import get_simulator
@@ -25,6 +25,7 @@ from ..models.latent_actions.auto import AutoInverseDynamicsModel
 from ..models.latent_actions.modeling_regression_fdm import RegressionFDM
 from ..models.latent_actions.processing_latent_actions import LatentActionImageProcessorPil
 from ..models.uniskill import UniSkillIDM, UniSkillIDMConfig
+from ..robots import EE_POSITIONS
 from ..training.hilam import new_hilam, train_hilam
 from ..training.lam.train import train_lam
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
@@ -158,10 +159,8 @@ def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
 
 def _probe(config: DemoConfig, paths: DemoPaths) -> Any:
     """Linear probe from latent action to the end-effector's displacement, fitted to train, measured on validation."""
-    positions = {
-        row["id"]: np.asarray(row["ee_position"])
-        for row in load_demonstrations(paths.recordings).select_columns(["id", "ee_position"])
-    }
+    demonstrations = load_demonstrations(paths.recordings)
+    positions = {each.id: each.proprioception[EE_POSITIONS].astype(np.float64) for each in demonstrations}
     arrays = []
     for split in ("train", "validation"):
         corpus = load_corpus(paths.latent_actions, split)

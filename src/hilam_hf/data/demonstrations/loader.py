@@ -1,209 +1,146 @@
-"""Recordings of robots as one sequence of episodes, whichever files they lie in.
+"""Demonstrations as one sequence, whichever robot acted and whichever files they lie in.
 
-Shapes: T frames, A = 7 numbers in an action, P numbers in `agent_pos`.
+Shapes: T frames, A numbers in an action, P numbers in `agent_pos`.
 """
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import overload
 
-from tqdm import tqdm
-
-from ...files import disk_errors, write_text
-from ...libero_conventions import CAMERAS, ProprioceptionLayout, layout_parts
-from ...video import write_video
-from ...video.orientation import ImageTransform, check_image_transform
-from ..episodes import METADATA_FILE
-from .demonstration import RobotEpisode
-from .lerobot_info import INFO_FILE
-from .lerobot_reader import read_lerobot
-from .libero_hdf5 import read_libero_hdf5
-from .phases import smooth_phases
+from ...video.orientation import ImageTransform
+from .demonstration import Demonstration
+from .formats import read_demonstrations
 
 
-class RobotDemonstrations(Sequence[RobotEpisode]):
-    """Episodes whose frames are read when they are asked for; see `load_robot_demonstrations`.
+class Demonstrations(Sequence[Demonstration]):
+    """Demonstrations of one robot; see `load_demonstrations`.
 
     Args:
-        episodes: Episodes with different ids.
-        cameras: Cameras that each of them has, in the order in which a policy takes them.
+        demonstrations: Demonstrations with different ids.
+        cameras: Cameras that each of them has, in the order in which a policy takes them; None for the robot's, or for
+            those of the first demonstration where the robot has no fixed ones.
 
     Attributes:
         cameras: As given.
-        tasks: The different tasks, in the order of the episodes.
+        tasks: The different tasks, in the order of the demonstrations.
 
     Raises:
-        ValueError: Two episodes have one id, or an episode lacks a camera.
+        ValueError: Two demonstrations have one id, one lacks a camera, or two differ in the width of actions or
+            `agent_pos`.
     """
 
-    def __init__(self, episodes: Sequence[RobotEpisode], cameras: Sequence[str] = CAMERAS) -> None:
-        self._episodes = list(episodes)
-        self.cameras = tuple(cameras)
-        self.tasks = list(dict.fromkeys(episode.task for episode in self._episodes))
+    def __init__(self, demonstrations: Sequence[Demonstration], cameras: Sequence[str] | None = None) -> None:
+        self._demonstrations = list(demonstrations)
+        self.cameras = _default_cameras(self._demonstrations) if cameras is None else tuple(cameras)
+        self.tasks = list(dict.fromkeys(each.task for each in self._demonstrations))
         if not self.cameras:
             raise ValueError("cameras: got none, expected at least one")
         ids = set()
-        for episode in self._episodes:
-            missing = [camera for camera in self.cameras if camera not in episode.camera_names]
-            if missing:
+        for each in self._demonstrations:
+            if missing := [camera for camera in self.cameras if camera not in each.cameras]:
                 raise ValueError(
-                    f"episode {episode.id!r} has no camera {', '.join(missing)}; it has "
-                    f"{', '.join(episode.camera_names)} (option cameras)"
+                    f"episode {each.id!r} has no camera {', '.join(missing)}; it has {', '.join(each.cameras)} "
+                    "(option cameras)"
                 )
-            if episode.id in ids:
-                raise ValueError(f"two episodes are called {episode.id!r}: load one recording at a time")
-            ids.add(episode.id)
+            if each.id in ids:
+                raise ValueError(f"two episodes are called {each.id!r}: load one recording at a time")
+            ids.add(each.id)
+            _check_same_robot(each, self._demonstrations[0])
 
     def __len__(self) -> int:
-        return len(self._episodes)
+        return len(self._demonstrations)
 
     @overload
-    def __getitem__(self, index: int) -> RobotEpisode: ...
+    def __getitem__(self, index: int) -> Demonstration: ...
     @overload
-    def __getitem__(self, index: slice) -> RobotDemonstrations: ...
-    def __getitem__(self, index: int | slice) -> RobotEpisode | RobotDemonstrations:
+    def __getitem__(self, index: slice) -> Demonstrations: ...
+    def __getitem__(self, index: int | slice) -> Demonstration | Demonstrations:
         if isinstance(index, slice):
-            return RobotDemonstrations(self._episodes[index], self.cameras)
-        return self._episodes[index]
+            return Demonstrations(self._demonstrations[index], self.cameras)
+        return self._demonstrations[index]
 
-    def __iter__(self) -> Iterator[RobotEpisode]:
-        return iter(self._episodes)
+    def __iter__(self) -> Iterator[Demonstration]:
+        return iter(self._demonstrations)
 
     def __repr__(self) -> str:
-        frames = sum(episode.num_frames for episode in self)
-        return f"RobotDemonstrations({len(self)} episodes of {len(self.tasks)} tasks, {frames} frames)"
+        frames = sum(each.num_frames for each in self)
+        return f"Demonstrations({len(self)} episodes of {len(self.tasks)} tasks, {frames} frames)"
 
 
-def load_robot_demonstrations(
+def load_demonstrations(
     path: str | Path,
     *,
     tasks: Sequence[str] | str | None = None,
     max_per_task: int | None = None,
-    cameras: Sequence[str] = CAMERAS,
-    image_transform: ImageTransform = "rotate_180",
-    proprioception: ProprioceptionLayout = "ee_axis_angle_gripper",
-) -> RobotDemonstrations:
-    """Opens a recording: LIBERO's HDF5 files (official or recorded here), or a LeRobot dataset of version 3.0.
+    cameras: Sequence[str] | None = None,
+    image_transform: ImageTransform | None = None,
+    proprioception: str | None = None,
+) -> Demonstrations:
+    """Opens a recording in any of the known formats (`demonstration_formats`).
 
     Args:
-        path: One file `<task>_demo.hdf5`, or a folder of such files or LeRobot datasets, at any depth. Of a recording
-            in both formats the HDF5 files are read, whose pictures are exact.
+        path: A folder that `hilam record` wrote; one file `<task>_demo.hdf5` of LIBERO, or a folder of such files or
+            LeRobot datasets, at any depth; or what a format of another package reads. Of a recording in two formats
+            the exact one, HDF5, is read.
         tasks: Tasks to load, by name or instruction; None loads all.
-        max_per_task: Episodes a task, the first by id; None loads all.
-        cameras: Cameras that every episode must have.
+        max_per_task: Demonstrations a task, the first by id; None loads all.
+        cameras: Cameras that every demonstration must have; None for all of the robot's.
         image_transform: How pictures shall lie, compared with what the renderer gives: that of the protocol under which
-            the policy will act. What the files hold is taken into account.
-        proprioception: What `agent_pos` is made of: `ee_axis_angle_gripper` (3 + 3 + 2), `joints_gripper` (7 + 2) or
-            `gripper_joints` (2 + 7).
+            the policy will act. What the files hold is taken into account. None for the robot's usual way.
+        proprioception: What `agent_pos` is made of: a layout of the robot, such as LIBERO's `ee_axis_angle_gripper`
+            (3 + 3 + 2 numbers), `joints_gripper` (7 + 2) or `gripper_joints` (2 + 7). None for the robot's usual one.
 
     Returns:
-        Episodes ordered by task, as given or else by name, and by id.
+        Demonstrations ordered by task, as given or else by name, and by id.
 
     Raises:
-        FileNotFoundError: There is no recording at `path`.
-        ValueError: A file is damaged, or a task, a camera or a part of the proprioception is not there.
+        FileNotFoundError: There is no recording at `path`, or a file of it is missing.
+        ValueError: A file is damaged, a task, a camera or a part of the proprioception is not there, or the robot has
+            no such layout or way of pictures.
 
     Example:
-        >>> demonstrations = load_robot_demonstrations("libero_goal", max_per_task=10)
+        >>> demonstrations = load_demonstrations("libero_goal", max_per_task=10)
         >>> demonstrations[0].actions.shape, demonstrations[0].frames("agentview", [0]).shape
         ((112, 7), torch.Size([1, 3, 256, 256]))
     """
-    layout_parts(proprioception)
-    check_image_transform(image_transform)
     if max_per_task is not None and max_per_task < 1:
         raise ValueError(f"max_per_task: got {max_per_task}, expected at least 1")
-    chosen = _choose(path, _read(Path(path)), [tasks] if isinstance(tasks, str) else tasks, max_per_task)
-    episodes = [replace(episode, image_transform=image_transform, layout=proprioception) for episode in chosen]
-    demonstrations = RobotDemonstrations(episodes, cameras)
-    for episode in demonstrations:
-        # Raises where the recording lacks a part of the layout.
-        _ = episode.agent_pos
-    return demonstrations
+    wanted = [tasks] if isinstance(tasks, str) else tasks
+    chosen = _choose(path, read_demonstrations(Path(path)), wanted, max_per_task)
+    return Demonstrations([_as_wanted(each, image_transform, proprioception) for each in chosen], cameras)
 
 
-def write_videos(
-    demonstrations: Sequence[RobotEpisode], out: str | Path, *, camera: str = CAMERAS[0], progress: bool = True
-) -> None:
-    """Writes one camera's pictures as a folder of videos without actions, for `scan_videos` and so for pretraining.
-
-    Args:
-        demonstrations: The episodes; pictures lie as their `image_transform` says.
-        out: The folder: `<id>.mp4` and `metadata.jsonl` with instruction, task, rate and source. Videos that are
-            there under these names are replaced.
-        camera: The camera.
-        progress: Show a progress bar.
-
-    Raises:
-        ValueError: An id is no `<task>/<name>`, or an episode has no such camera.
-        OSError: The disk is full.
-    """
-    root = Path(out)
-    for episode in demonstrations:
-        if not re.fullmatch(r"[\w-]+(/[\w-]+)+", episode.id):
-            raise ValueError(f"id: got {episode.id!r}, expected <task>/<name> of letters, digits, '-' and '_'")
-    with disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
-    lines = []
-    for episode in tqdm(demonstrations, desc="Writing videos", disable=not progress):
-        write_video(root / f"{episode.id}.mp4", episode.frames(camera), episode.fps)
-        entry = {
-            "file_name": f"{episode.id}.mp4",
-            "source": f"libero-{episode.source}",
-            "language": episode.language,
-            "fps": episode.fps,
-            "task": episode.task,
-            "camera": camera,
-            "image_transform": episode.image_transform,
-        }
-        lines.append(json.dumps(entry, ensure_ascii=False) + "\n")
-    write_text(root / METADATA_FILE, "".join(lines))
+def _as_wanted(demonstration: Demonstration, transform: ImageTransform | None, layout: str | None) -> Demonstration:
+    robot = demonstration.robot
+    transform = transform or robot.image_transforms[0]
+    robot.check_image_transform(transform)
+    return replace(demonstration, image_transform=transform, layout=layout or robot.default_layout)
 
 
-def robot_phases(demonstrations: Sequence[RobotEpisode], *, min_length: int = 1) -> dict[str, list[str]]:
-    """The phases of a recording, the ground truth of segmentation (for `latent_phases`).
-
-    Args:
-        demonstrations: The episodes.
-        min_length: Shortest segment that stays, see `smooth_phases`; 1 gives the phases as recorded.
-
-    Returns:
-        By the episode's id, which is that of its video (`write_videos`) and of its row in a corpus, one name a frame.
-
-    Raises:
-        ValueError: An episode was recorded without phases.
-    """
-    unknown = [episode.id for episode in demonstrations if episode.phases is None]
-    if unknown:
-        raise ValueError(f"{len(unknown)} demonstrations tell no phases, such as {unknown[0]}: record them again")
-    return {episode.id: smooth_phases(episode.phases or [], min_length) for episode in demonstrations}
+def _default_cameras(demonstrations: Sequence[Demonstration]) -> tuple[str, ...]:
+    return (demonstrations[0].robot.cameras or demonstrations[0].cameras) if demonstrations else ()
 
 
-def _read(path: Path) -> list[RobotEpisode]:
-    if path.is_file():
-        return read_libero_hdf5(path)
-    if (path / INFO_FILE).is_file():
-        return read_lerobot(path)
-    if files := sorted(path.rglob("*.hdf5")):
-        return [episode for file in files for episode in read_libero_hdf5(file)]
-    if datasets := sorted(path.rglob(INFO_FILE)):
-        return [episode for file in datasets for episode in read_lerobot(file.parent.parent)]
-    raise FileNotFoundError(
-        f"{path}: there are no robot demonstrations here; expected files <task>_demo.hdf5, or the folder of a "
-        f"LeRobot dataset with {INFO_FILE}: record some first"
-    )
+def _check_same_robot(one: Demonstration, first: Demonstration) -> None:
+    for column in ("actions", "agent_pos"):
+        got, expected = (getattr(each, column).shape[1] for each in (one, first))
+        if got != expected:
+            raise ValueError(
+                f"{column} of {one.id} are {got} wide and those of {first.id} {expected}: load tasks of one robot at a "
+                "time (option tasks)"
+            )
 
 
 def _choose(
-    path: str | Path, episodes: Sequence[RobotEpisode], wanted: Sequence[str] | None, max_per_task: int | None
-) -> list[RobotEpisode]:
-    by_task: dict[str, list[RobotEpisode]] = {}
-    for episode in sorted(episodes, key=lambda episode: (episode.task, _natural(episode.id))):
-        by_task.setdefault(episode.task, []).append(episode)
+    path: str | Path, demonstrations: Sequence[Demonstration], wanted: Sequence[str] | None, max_per_task: int | None
+) -> list[Demonstration]:
+    by_task: dict[str, list[Demonstration]] = {}
+    for each in sorted(demonstrations, key=lambda each: (each.task, _natural(each.id))):
+        by_task.setdefault(each.task, []).append(each)
     names = list(by_task)
     if wanted is not None:
         # One instruction may be that of several tasks, in different scenes.
@@ -213,7 +150,7 @@ def _choose(
             known = ", ".join(by_task)
             raise ValueError(f"{path}: no demonstrations of {', '.join(unknown)}; there are those of {known}")
         names = list(dict.fromkeys(task for tasks in matches.values() for task in tasks))
-    return [episode for name in names for episode in by_task[name][:max_per_task]]
+    return [each for name in names for each in by_task[name][:max_per_task]]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

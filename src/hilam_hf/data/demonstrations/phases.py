@@ -7,13 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from itertools import groupby
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .video_recording import load_demonstrations
+from .demonstration import Demonstration
 
 
 def phase_boundaries(phases: Sequence[str]) -> NDArray[np.bool_]:
@@ -72,43 +71,36 @@ def smooth_phases(phases: Sequence[str], min_length: int) -> list[str]:
     return [name for name, length in segments for _ in range(length)]
 
 
-def load_phases(
-    root: str | Path, tasks: Sequence[str] | str | None = None, *, min_length: int = 1
-) -> dict[str, list[str]]:
-    """Loads the phases of recorded demonstrations.
+def demonstration_phases(demonstrations: Sequence[Demonstration], *, min_length: int = 1) -> dict[str, list[str]]:
+    """The phases of demonstrations, the ground truth of segmentation.
 
     Args:
-        root: The folder that `DemonstrationWriter` wrote.
-        tasks: Tasks to load; None loads all.
+        demonstrations: The demonstrations.
         min_length: Shortest segment that stays, see `smooth_phases`; 1 gives the phases as recorded.
 
     Returns:
-        By the episode's id, which is that of its video and of its row in a corpus, one name a frame.
+        By the demonstration's id, which is that of its video and of its row in a corpus, one name a frame.
 
     Raises:
-        FileNotFoundError: There are no demonstrations at `root`.
-        ValueError: A demonstration was recorded without phases, or a task has none.
+        ValueError: A demonstration was recorded without phases.
 
     Example:
-        >>> phases = load_phases("recording", min_length=3)
+        >>> phases = demonstration_phases(load_demonstrations("recording"), min_length=3)
         >>> for row in load_corpus("corpus"):
         ...     truth = phase_boundaries(latent_phases(row, phases))
     """
-    rows = load_demonstrations(root, tasks).select_columns(["id", "phases"])[:]
-    unknown = [name for name, phases in zip(rows["id"], rows["phases"], strict=True) if phases is None]
+    unknown = [each.id for each in demonstrations if each.phases is None]
     if unknown:
-        raise ValueError(
-            f"{root}: {len(unknown)} demonstrations tell no phases, such as {unknown[0]}: record them again"
-        )
-    return {name: smooth_phases(phases, min_length) for name, phases in zip(rows["id"], rows["phases"], strict=True)}
+        raise ValueError(f"{len(unknown)} demonstrations tell no phases, such as {unknown[0]}: record them again")
+    return {each.id: smooth_phases(each.phases or [], min_length) for each in demonstrations}
 
 
 def latent_phases(row: Mapping[str, Any], phases: Mapping[str, Sequence[str]]) -> list[str]:
     """The phases at the latent actions of one episode: latent action n is in the phase of the frame it starts from.
 
     Args:
-        row: A row of a latent-action or latent-skill corpus, extracted from the recording's `videos` folder.
-        phases: Of `load_phases`.
+        row: A row of a latent-action or latent-skill corpus, extracted from the recording's videos.
+        phases: Of `demonstration_phases`.
 
     Returns:
         N names, one a latent action; the last `stride` frames have none.

@@ -1,20 +1,22 @@
-"""Labelled demonstrations: the videos in one folder, the actions in another, so that pretraining cannot see them.
+"""Recordings as videos, with the actions in another folder, so that pretraining cannot see them.
 
 ```
-root/videos/<task>/episode_00000.mp4            what `scan_videos` reads
-root/videos/metadata.jsonl                      instruction, task and rate of each video
+root/videos/<task>/episode_00000.mp4                what `scan_videos` reads: the first camera
+root/videos/metadata.jsonl                          instruction, task, rate and camera of each video
+root/videos_<camera>/...                            the same of each other camera, under the same names
 root/demonstrations/<task>/episode_00000.parquet    actions, proprioception, phases: one row a file
 ```
 
-Frame t is the observation before action t: T frames and T actions. Shapes: A width of an action, P of `agent_pos`.
+Videos lie as policies usually take the robot's pictures (`RobotDescription.image_transforms`).
+
+Shapes: T frames, A numbers in an action.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -22,302 +24,270 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from datasets import Dataset, Features, List, Value
+from datasets import Features, List, Value
 from numpy.typing import NDArray
-from torch import Tensor
 
-from ...files import atomic_path, disk_errors, write_text
-from ...video import write_video
-from ..corpora.rows import to_numpy
-from ..episodes import METADATA_FILE
+from ...files import atomic_path, disk_errors
+from ...metaworld_conventions import SAWYER
+from ...robots import EE_POSITIONS, RobotDescription
+from ...video.orientation import orient_frames
+from .demonstration import Demonstration, DemonstrationFormat
+from .recorded import RecordedDemonstration, check_episode_id, check_vectors
+from .video_frames import VideoFrames
+from .videos import VIDEOS, VideoFolderWriter, describe_video
 
-VIDEOS = "videos"
 DEMONSTRATIONS = "demonstrations"
-_VECTORS = ("actions", "agent_pos")
+_PART = "proprioception."
+# Where `hilam record` tells the camera's name, which rows did not tell before.
+_RECORDING_FILE = "recording.json"
+_UNNAMED_CAMERA = "pixels"
 
 
-def demonstration_features(action_dim: int, agent_pos_dim: int) -> Features:
+def recording_features(robot: RobotDescription, parts: tuple[str, ...]) -> Features:
     """The columns of a demonstration.
 
     Args:
-        action_dim: A.
-        agent_pos_dim: P.
+        robot: The robot.
+        parts: Parts of its proprioception that are recorded.
     """
     return Features(
         {
             "id": Value("string"),
             "task": Value("string"),
             "language": Value("string"),
+            "source": Value("string"),
             "seed": Value("int64"),
+            "initial_state": Value("int64"),
             "fps": Value("float64"),
             "num_frames": Value("int32"),
-            "video": Value("string"),
-            "actions": List(List(Value("float32"), length=action_dim)),
-            "agent_pos": List(List(Value("float32"), length=agent_pos_dim)),
-            "ee_position": List(List(Value("float32"), length=3)),
             "success": Value("bool"),
+            "cameras": List(Value("string")),
+            "videos": List(Value("string")),
+            "actions": _vectors(robot.action_dim),
+            **{_PART + part: _vectors(robot.proprioception[part]) for part in parts},
             "phases": List(Value("string")),
+            "robot": Value("string"),
+            "metadata": Value("string"),
         }
     )
 
 
-class DemonstrationWriter:
+class VideoRecordingWriter:
     """Records demonstrations one episode at a time; each is on disk, whole, when `add` returns.
 
     An interrupted recording is continued by opening the same folder: `has(id)` says which episodes are complete.
 
     Args:
         root: Folder of the demonstrations; created when absent.
+        provenance: What decides how all episodes came out; plain JSON, kept with each of them.
 
     Example:
-        >>> with DemonstrationWriter("demonstrations") as writer:
-        ...     if not writer.has("drawer-open/episode_00000"):
-        ...         writer.add("drawer-open/episode_00000", task="drawer-open", language="open the drawer", ...)
+        >>> with VideoRecordingWriter("recording") as writer:
+        ...     if not writer.has(demonstration.id):
+        ...         writer.add(demonstration)
     """
 
-    def __init__(self, root: str | Path) -> None:
+    def __init__(self, root: str | Path, *, provenance: Mapping[str, Any] | None = None) -> None:
         self.root = Path(root)
-        self.videos = self.root / VIDEOS
+        self.provenance = dict(provenance or {})
         with disk_errors(self.root):
-            self.videos.mkdir(parents=True, exist_ok=True)
-            (self.root / DEMONSTRATIONS).mkdir(exist_ok=True)
-        self._metadata = self._recover_metadata()
+            (self.root / DEMONSTRATIONS).mkdir(parents=True, exist_ok=True)
+        self._folders = {VIDEOS: VideoFolderWriter(self.root / VIDEOS)}
 
-    def __enter__(self) -> DemonstrationWriter:
+    def __enter__(self) -> VideoRecordingWriter:
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends the recording. Every episode is on disk already; this is here for symmetry with other writers."""
 
     def has(self, episode_id: str) -> bool:
         """Whether the episode was recorded completely, now or before."""
         return self._row_file(episode_id).is_file()
 
-    def add(
-        self,
-        id: str,
-        *,
-        task: str,
-        language: str,
-        fps: float,
-        frames: Tensor | NDArray[np.uint8],
-        actions: Any,
-        agent_pos: Any,
-        ee_position: Any,
-        success: bool,
-        phases: Sequence[str] | None = None,
-        seed: int | None = None,
-        source: str | None = None,
-    ) -> None:
-        """Writes one episode: its video, its line of metadata.jsonl, then its actions, which make it complete.
+    def add(self, demonstration: RecordedDemonstration) -> None:
+        """Writes one episode: its videos, their lines of metadata.jsonl, then its actions, which make it complete.
 
         Args:
-            id: `<task>/<name>`; also the path of the video below `videos`, without suffix.
-            task: Name of the task.
-            language: The instruction in words.
-            fps: Control steps, and so frames, a second.
-            frames: uint8 (T, 3, H, W) RGB, H and W even.
-            actions: (T, A), in the environment's units.
-            agent_pos: (T, P), proprioception.
-            ee_position: (T, 3), end effector in metres; the ground truth of probes, not for policies.
-            success: Whether the task was solved.
-            phases: T names, in which phase of the task each action was chosen: the ground truth of segmentation, as it
-                came (`smooth_phases` cleans it); None where that is not known.
-            seed: Seed of the reset.
-            source: Name of the data set or simulator, for metadata.jsonl.
+            demonstration: Pictures of even height and width.
 
         Raises:
-            ValueError: The id was recorded before or is no `<task>/<name>`, or shapes do not fit.
+            ValueError: The id was recorded before, a picture's size is odd, or the first camera is another one than
+                that of the episodes recorded before.
             OSError: The disk is full; episodes added before are complete.
         """
-        if self.has(id):
-            raise ValueError(f"episode {id!r} was already recorded in {self.root}: skip it (see has) or use another id")
-        frames = _as_tensor(frames)
-        arrays = _check_arrays(id, len(frames), actions=actions, agent_pos=agent_pos, ee_position=ee_position)
-        file_name = f"{id}.mp4"
-        row = {
-            "id": id,
-            "task": task,
-            "language": language,
-            "seed": seed,
-            "fps": float(fps),
-            "num_frames": len(frames),
-            "video": f"{VIDEOS}/{file_name}",
-            **{name: array.tolist() for name, array in arrays.items()},
-            "success": bool(success),
-            "phases": _check_phases(id, len(frames), phases),
-        }
-        features = demonstration_features(arrays["actions"].shape[1], arrays["agent_pos"].shape[1])
+        if self.has(demonstration.id):
+            raise ValueError(
+                f"episode {demonstration.id!r} was already recorded in {self.root}: skip it (see has) or use another id"
+            )
+        folders = _video_folders(demonstration.frames)
+        self._check_first_camera(demonstration, next(iter(folders)))
+        row = self._row(demonstration, folders)
+        features = recording_features(demonstration.robot, tuple(demonstration.proprioception))
         table = pa.Table.from_pylist([row], schema=features.arrow_schema)
-        write_video(self.videos / file_name, frames, fps)
-        entry = {"file_name": file_name, "source": source, "language": language, "fps": float(fps), "task": task}
-        self._describe({key: value for key, value in entry.items() if value is not None})
-        with atomic_path(self._row_file(id)) as temporary:
+        stored = demonstration.robot.image_transforms[0]
+        for camera, folder in folders.items():
+            frames = orient_frames(np.asarray(demonstration.frames[camera]), demonstration.image_transform, stored)
+            self._folder(folder).add(frames, describe_video(demonstration, camera, stored))
+        with atomic_path(self._row_file(demonstration.id)) as temporary:
             pq.write_table(table, temporary)
 
-    def _row_file(self, episode_id: str) -> Path:
-        # Both files are named after the id: it must stay below the folder and keep its suffix-free form.
-        if not re.fullmatch(r"[\w-]+(/[\w-]+)+", episode_id):
+    def _row(self, demonstration: RecordedDemonstration, folders: Mapping[str, str]) -> dict[str, Any]:
+        vectors = {_PART + part: values for part, values in demonstration.proprioception.items()}
+        vectors["actions"] = demonstration.actions
+        copied = ("id", "task", "language", "source", "seed", "initial_state", "num_frames", "success")
+        return {
+            **{name: getattr(demonstration, name) for name in copied},
+            "fps": float(demonstration.fps),
+            "cameras": list(folders),
+            "videos": [f"{folder}/{demonstration.id}.mp4" for folder in folders.values()],
+            **{name: np.asarray(values, np.float32).tolist() for name, values in vectors.items()},
+            "phases": None if demonstration.phases is None else list(demonstration.phases),
+            "robot": json.dumps(demonstration.robot.to_dict()),
+            "metadata": json.dumps({**self.provenance, **demonstration.metadata}),
+        }
+
+    def _check_first_camera(self, demonstration: RecordedDemonstration, camera: str) -> None:
+        # Recordings from before cameras were named do not say.
+        shown = {entry.get("camera", camera) for entry in self._folders[VIDEOS].entries.values()}
+        if shown - {camera}:
             raise ValueError(
-                f"id: got {episode_id!r}, expected <task>/<name> of letters, digits, '-' and '_', "
-                "such as 'drawer-open/episode_00000'"
+                f"{demonstration.where}: its first camera is {camera}, but {self.root / VIDEOS} shows "
+                f"{', '.join(sorted(shown))}: record into another folder"
             )
+
+    def _folder(self, name: str) -> VideoFolderWriter:
+        if name not in self._folders:
+            self._folders[name] = VideoFolderWriter(self.root / name)
+        return self._folders[name]
+
+    def _row_file(self, episode_id: str) -> Path:
+        # All files are named after the id: it must stay below the folder.
+        check_episode_id(episode_id)
         return self.root / DEMONSTRATIONS / f"{episode_id}.parquet"
 
-    def _describe(self, entry: dict[str, Any]) -> None:
-        """Adds the video's line to metadata.jsonl; a line that an interrupted episode left is replaced."""
-        file = self.videos / METADATA_FILE
-        name = entry["file_name"]
-        if name in self._metadata:
-            if self._metadata[name] != entry:
-                self._metadata[name] = entry
-                write_text(file, "".join(_line(row) for row in self._metadata.values()))
-            return
-        with disk_errors(file):
-            _append(file, _line(entry))
-        self._metadata[name] = entry
 
-    def _recover_metadata(self) -> dict[str, dict[str, Any]]:
-        """Lines of metadata.jsonl by file name, after cutting off a last line that a crash left unfinished."""
-        file = self.videos / METADATA_FILE
-        if not file.exists():
-            return {}
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
-        if lines and not lines[-1].endswith("\n"):
-            lines.pop()
-            write_text(file, "".join(lines))
-        try:
-            rows = [json.loads(line) for line in lines if line.strip()]
-        except json.JSONDecodeError as error:
-            raise ValueError(
-                f"{file}: a line is not JSON ({error}): repair it, or record into another folder"
-            ) from error
-        return {row["file_name"]: row for row in rows}
-
-
-def load_demonstrations(
-    root: str | Path, tasks: Sequence[str] | str | None = None, max_per_task: int | None = None
-) -> Dataset:
-    """Loads demonstrations, ordered by task and id.
+def read_video_recording(root: str | Path) -> list[Demonstration]:
+    """Opens a recording; it may have been interrupted.
 
     Args:
-        root: The folder that `DemonstrationWriter` wrote; the recording may have been interrupted.
-        tasks: Tasks to load; None loads all.
-        max_per_task: Demonstrations a task, the first by id; None loads all.
+        root: The folder that `VideoRecordingWriter` wrote.
 
     Returns:
-        One row an episode, columns as in `demonstration_features`; `video` is a path relative to `root`, `phases` is
-        None where the recording does not tell them.
+        Its demonstrations by the names of their files. Pictures are as stored.
 
     Raises:
-        FileNotFoundError: There are no demonstrations at `root`.
-        ValueError: A task has none, or tasks differ in the width of actions or proprioception.
+        FileNotFoundError: There are no demonstrations, or a video is missing.
+        ValueError: A file is damaged.
     """
-    folder = Path(root) / DEMONSTRATIONS
-    files = sorted(folder.rglob("*.parquet"))
+    folder = Path(root)
+    files = sorted((folder / DEMONSTRATIONS).rglob("*.parquet"))
     if not files:
-        raise FileNotFoundError(f"{folder}: there are no demonstrations here: record some first")
-    wanted = [tasks] if isinstance(tasks, str) else tasks
-    taken: dict[str, list[pa.Table]] = {}
-    for table in _tables(files):
-        task = table.column("task")[0].as_py()
-        rows = taken.setdefault(task, [])
-        if (wanted is None or task in wanted) and (max_per_task is None or len(rows) < max_per_task):
-            rows.append(table)
-    unknown = [task for task in wanted or () if task not in taken]
-    if unknown:
-        raise ValueError(f"{root}: no demonstrations of {', '.join(unknown)}; there are those of {', '.join(taken)}")
-    names = sorted(taken) if wanted is None else list(dict.fromkeys(wanted))
-    tables = [table for name in names for table in taken[name]]
-    if not tables:
-        raise ValueError(f"max_per_task: got {max_per_task}, expected at least 1")
-    _check_same_schema(tables)
-    schema = demonstration_features(*(_width(tables[0], column) for column in _VECTORS)).arrow_schema
-    return Dataset(pa.concat_tables([_with_phases(table, schema) for table in tables]))
+        raise FileNotFoundError(f"{folder / DEMONSTRATIONS}: there are no demonstrations here: record some first")
+    return [_read_row(folder, file) for file in files]
 
 
-def _tables(files: Sequence[Path]) -> Iterator[pa.Table]:
-    for file in files:
-        try:
-            yield pq.read_table(file)
-        except pa.ArrowInvalid as error:
-            raise ValueError(f"{file}: not a Parquet file ({error}): delete it and record the episode again") from error
+class RecordedVideos:
+    """Frames of one episode, by camera."""
+
+    def __init__(self, cameras: Mapping[str, VideoFrames]) -> None:
+        self.cameras = dict(cameras)
+
+    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C)."""
+        return self.cameras[camera].read(indices)
 
 
-def _check_same_schema(tables: Sequence[pa.Table]) -> None:
-    first = tables[0]
-    for table in tables[1:]:
-        for column in _VECTORS:
-            got, expected = (_width(t, column) for t in (table, first))
-            if got != expected:
-                raise ValueError(
-                    f"{column} of {table.column('id')[0]} are {got} wide and those of {first.column('id')[0]} "
-                    f"{expected}: load tasks of one robot at a time (option tasks)"
-                )
+def _video_folders(cameras: Mapping[str, Any]) -> dict[str, str]:
+    """Folder of each camera's videos."""
+    return {camera: VIDEOS if number == 0 else f"{VIDEOS}_{camera}" for number, camera in enumerate(cameras)}
 
 
-def _width(table: pa.Table, column: str) -> int:
-    return int(table.schema.field(column).type.value_type.list_size)
+def _read_table(file: Path) -> pa.Table:
+    try:
+        return pq.read_table(file)
+    except pa.ArrowInvalid as error:
+        raise ValueError(f"{file}: not a Parquet file ({error}): delete it and record the episode again") from error
 
 
-def _with_phases(table: pa.Table, schema: pa.Schema) -> pa.Table:
-    """Gives the demonstrations of a recording from before phases were recorded their column, empty."""
-    if "phases" in table.column_names:
-        return table
-    missing = pa.nulls(len(table), schema.field("phases").type)
-    return pa.Table.from_arrays([*table.columns, missing], schema=schema)
+def _is_vectors(kind: pa.DataType) -> bool:
+    return pa.types.is_list(kind) and pa.types.is_fixed_size_list(kind.value_type)
 
 
-def _as_tensor(frames: Tensor | NDArray[np.uint8]) -> Tensor:
-    import torch
-
-    return frames if isinstance(frames, Tensor) else torch.from_numpy(np.ascontiguousarray(frames))
-
-
-def _check_arrays(id: str, num_frames: int, **arrays: Any) -> Mapping[str, NDArray[np.float32]]:
-    checked: dict[str, NDArray[np.float32]] = {}
-    for name, values in arrays.items():
-        array = to_numpy(values).astype(np.float32)
-        if array.ndim != 2 or len(array) != num_frames or (name == "ee_position" and array.shape[1] != 3):
-            width = "3" if name == "ee_position" else "width"
-            raise ValueError(
-                f"episode {id!r}: {name}: got shape {array.shape}, expected ({num_frames}, {width}): "
-                "one row a frame, each frame being seen before its action"
-            )
-        if not np.isfinite(array).all():
-            raise ValueError(f"episode {id!r}: {name}: has NaN or infinite values")
-        checked[name] = array
-    return checked
+def _array(table: pa.Table, column: str) -> NDArray[np.float32]:
+    """(T, width) of a table's only row."""
+    vectors = table.column(column).combine_chunks().flatten()
+    return vectors.flatten().to_numpy().reshape(-1, vectors.type.list_size).astype(np.float32)
 
 
-def _check_phases(id: str, num_frames: int, phases: Sequence[str] | None) -> list[str] | None:
-    if phases is None:
-        return None
-    if len(phases) != num_frames or not all(isinstance(name, str) and name for name in phases):
-        raise ValueError(
-            f"episode {id!r}: phases: got {len(phases)} values such as {list(phases[:3])!r}, expected {num_frames} "
-            "names, one a frame"
-        )
-    return list(map(str, phases))
+def _existing(path: Path) -> Path:
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file: copy it, or record the episode again")
+    return path
 
 
-def _line(entry: Mapping[str, Any]) -> str:
-    return json.dumps(entry, ensure_ascii=False) + "\n"
+def _vectors(width: int) -> List:
+    return List(List(Value("float32"), length=width))
 
 
-def _append(file: Path, line: str) -> None:
-    """Appends a line whole or, when the disk is full, not at all."""
-    with open(file, "ab") as stream:
-        size = stream.tell()
-        try:
-            stream.write(line.encode())
-            stream.flush()
-            os.fsync(stream.fileno())
-        except OSError:
-            os.truncate(file, size)
-            raise
+def _read_row(root: Path, file: Path) -> Demonstration:
+    table = _read_table(file)
+    vectors = [field.name for field in table.schema if _is_vectors(field.type)]
+    (row,) = table.drop_columns(vectors).to_pylist()
+    row |= {name: _array(table, name) for name in vectors}
+    row |= _decoded(row) if "robot" in row else _described(root, row)
+    length, transform = row["num_frames"], row["robot"].image_transforms[0]
+    parts = {name.removeprefix(_PART): row[name] for name in row if name.startswith(_PART)}
+    for name, values in {"actions": row["actions"], **parts}.items():
+        check_vectors(str(file), name, values, length, None)
+    videos = {
+        camera: VideoFrames(_existing(root / path), 0, length, row["fps"], is_whole=True)
+        for camera, path in zip(row["cameras"], row["videos"], strict=True)
+    }
+    return Demonstration(
+        **{name: row[name] for name in ("id", "task", "language", "source", "fps", "robot", "actions", "phases")},
+        proprioception=parts,
+        cameras=tuple(videos),
+        reader=RecordedVideos(videos),
+        stored_transform=transform,
+        image_transform=transform,
+        metadata={name: row[name] for name in ("seed", "initial_state", "success", "metadata")},
+    )
+
+
+def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
+    return {"robot": RobotDescription.from_dict(json.loads(row["robot"])), "metadata": json.loads(row["metadata"])}
+
+
+def _described(root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
+    """What a row lacks from before robots were described, when there was Meta-World's alone, with one camera."""
+    recording = root / _RECORDING_FILE
+    settings = json.loads(recording.read_text(encoding="utf-8"))["settings"] if recording.is_file() else {}
+    vectors = {"agent_pos": row["agent_pos"], EE_POSITIONS: row["ee_position"]}
+    robot = replace(
+        SAWYER,
+        action_dim=row["actions"].shape[1],
+        action_names=(),
+        proprioception={part: values.shape[1] for part, values in vectors.items()},
+        layouts={SAWYER.default_layout: ("agent_pos",)},
+    )
+    return {
+        **{_PART + part: values for part, values in vectors.items()},
+        "phases": row.get("phases"),
+        "source": SAWYER.environment,
+        "initial_state": None,
+        "cameras": [settings.get("camera", _UNNAMED_CAMERA)],
+        "videos": [row["video"]],
+        "robot": robot,
+        "metadata": {},
+    }
+
+
+FORMAT = DemonstrationFormat(
+    name="videos",
+    looks_like=f"what `hilam record` writes, folders {VIDEOS} and {DEMONSTRATIONS}",
+    recognises=lambda path: (path / DEMONSTRATIONS).is_dir(),
+    read=read_video_recording,
+    writer=VideoRecordingWriter,
+)

@@ -1,4 +1,4 @@
-"""Frames of many videos at one or more sizes, from memory where they fit and from the files where they do not.
+"""Frames of many videos or demonstrations, at one or more sizes, from memory where they fit and else from the files.
 
 Shapes: E episodes, T frames of an episode, N frames asked for, C = 3 channels, H height, W width.
 """
@@ -6,21 +6,44 @@ Shapes: E episodes, T frames of an episode, N frames asked for, C = 3 channels, 
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
 from ...video import VideoError, VideoReader, image_size, resize_frames
+from ..demonstrations.demonstration import Demonstration
 
 DEFAULT_CACHE_BYTES = 2 * 1024**3
 """Memory that decoded frames may take before they are read from the files instead."""
 
 # Open files a process; each holds a decoder with its buffers.
 _OPEN_READERS = 16
+
+
+class OpenFrames(Protocol):
+    """The frames of one episode, ready to be read."""
+
+    def read(self, indices: Iterable[int]) -> Tensor:
+        """uint8 (N, C, H, W), in the order asked for."""
+
+    def chunks(self, chunk_size: int) -> Iterator[Tensor]:
+        """All frames once, in pieces of about `chunk_size`."""
+
+
+class FrameSource(Protocol):
+    """An episode whose frames a `FrameStore` can hold; its `str` names it in messages."""
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+
+    def open(self, size: tuple[int, int] | None) -> OpenFrames:
+        """The frames, at best resized to (height, width) as they are read."""
 
 
 @dataclass(frozen=True)
@@ -30,6 +53,53 @@ class VideoSource:
     path: str
     num_frames: int
 
+    def __str__(self) -> str:
+        return self.path
+
+    def open(self, size: tuple[int, int] | None) -> VideoReader:
+        """The video, resized piece by piece.
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            VideoError: It cannot be decoded, or no longer has the number of frames it had.
+        """
+        reader = VideoReader(self.path, size)
+        if len(reader) != self.num_frames:
+            raise VideoError.about(
+                self.path,
+                f"it holds {len(reader)} frames, but {self.num_frames} were expected: it changed since the folder was "
+                "scanned or the corpus was written; scan again",
+            )
+        return reader
+
+
+@dataclass(frozen=True)
+class CameraSource:
+    """One camera of a demonstration."""
+
+    demonstration: Demonstration
+    camera: str
+
+    def __str__(self) -> str:
+        return f"episode {self.demonstration.id!r}"
+
+    @property
+    def num_frames(self) -> int:
+        """T."""
+        return self.demonstration.num_frames
+
+    def open(self, size: tuple[int, int] | None) -> CameraSource:
+        """Itself: a demonstration opens its files for each reading, and gives frames at their own size."""
+        return self
+
+    def read(self, indices: Iterable[int]) -> Tensor:
+        """uint8 (N, C, H, W), in the order asked for."""
+        return self.demonstration.frames(self.camera, indices)
+
+    def chunks(self, chunk_size: int) -> Iterator[Tensor]:
+        """All frames in one piece: formats that keep many pictures in one block would read it for every piece."""
+        yield self.demonstration.frames(self.camera)
+
 
 class FrameStore:
     """Random access to resized frames.
@@ -38,9 +108,9 @@ class FrameStore:
     workers share. Otherwise each process keeps a few files open and decodes what is asked for, once for all sizes.
 
     Args:
-        videos: The videos.
+        sources: The episodes.
         size: Edge length or (height, width) of the frames.
-        other_sizes: Further sizes, each resized from the video's own frames; they count to the memory budget.
+        other_sizes: Further sizes, each resized from the episode's own frames; they count to the memory budget.
         cache_bytes: Memory budget in bytes; 0 always reads from the files.
         num_workers: Threads that fill the memory.
         progress: Show a progress bar while it fills.
@@ -51,11 +121,12 @@ class FrameStore:
 
     Raises:
         VideoError: A video cannot be decoded, or no longer has the number of frames it had.
+        ValueError: A demonstration has no such camera, or its frames are damaged.
     """
 
     def __init__(
         self,
-        videos: Sequence[VideoSource],
+        sources: Sequence[FrameSource],
         size: int | tuple[int, int],
         *,
         other_sizes: Sequence[int | tuple[int, int]] = (),
@@ -63,12 +134,12 @@ class FrameStore:
         num_workers: int = 2,
         progress: bool = True,
     ) -> None:
-        self.videos = list(videos)
+        self.sources = list(sources)
         self.sizes = [image_size(each) for each in (size, *other_sizes)]
         frame_bytes = sum(3 * height * width for height, width in self.sizes)
-        self.num_bytes = sum(video.num_frames for video in self.videos) * frame_bytes
-        self._readers: OrderedDict[int, VideoReader] = OrderedDict()
-        self._starts = _starts([video.num_frames for video in self.videos])
+        self.num_bytes = sum(source.num_frames for source in self.sources) * frame_bytes
+        self._readers: OrderedDict[int, OpenFrames] = OrderedDict()
+        self._starts = _starts([source.num_frames for source in self.sources])
         self._cache: list[Tensor] | None = None
         if self.num_bytes <= cache_bytes:
             self._cache = self._decode_all(num_workers, progress)
@@ -81,7 +152,7 @@ class FrameStore:
         """Frames of one episode at the first size.
 
         Args:
-            episode: Row in `videos`.
+            episode: Row in `sources`.
             indices: Frame indices in [0, T), in any order.
 
         Returns:
@@ -97,38 +168,30 @@ class FrameStore:
         """Frames of one episode, decoded once, at every size: the same as `read`, one tensor a size."""
         if self._cache is None:
             return self._resized(self._reader(episode).read(indices))
-        video = self.videos[episode]
+        source = self.sources[episode]
         wanted = list(indices)
-        wrong = next((index for index in wanted if not 0 <= index < video.num_frames), None)
+        wrong = next((index for index in wanted if not 0 <= index < source.num_frames), None)
         if wrong is not None:
-            raise IndexError(f"{video.path}: frame index {wrong} is outside 0..{video.num_frames - 1}")
+            raise IndexError(f"{source}: frame index {wrong} is outside 0..{source.num_frames - 1}")
         rows = torch.tensor(wanted, dtype=torch.long) + self._starts[episode]
         return [frames[rows] for frames in self._cache]
 
     def _resized(self, frames: Tensor) -> list[Tensor]:
         return [resize_frames(frames, size) for size in self.sizes]
 
-    def _reader(self, episode: int) -> VideoReader:
+    def _reader(self, episode: int) -> OpenFrames:
         reader = self._readers.pop(episode, None) or self._open(episode)
         self._readers[episode] = reader
         if len(self._readers) > _OPEN_READERS:
             self._readers.popitem(last=False)
         return reader
 
-    def _open(self, episode: int) -> VideoReader:
-        video = self.videos[episode]
-        # A reader resizes piece by piece; only where there are several sizes are frames kept at the video's own.
-        reader = VideoReader(video.path, self.sizes[0] if len(self.sizes) == 1 else None)
-        if len(reader) != video.num_frames:
-            raise VideoError.about(
-                video.path,
-                f"it holds {len(reader)} frames, but {video.num_frames} were expected: it changed since the folder was "
-                "scanned or the corpus was written; scan again",
-            )
-        return reader
+    def _open(self, episode: int) -> OpenFrames:
+        # Only where there are several sizes are frames kept at their own.
+        return self.sources[episode].open(self.sizes[0] if len(self.sizes) == 1 else None)
 
     def _decode_all(self, num_workers: int, progress: bool) -> list[Tensor]:
-        total = sum(video.num_frames for video in self.videos)
+        total = sum(source.num_frames for source in self.sources)
         cache = [torch.empty((total, 3, *size), dtype=torch.uint8) for size in self.sizes]
 
         def decode(episode: int) -> None:
@@ -139,8 +202,8 @@ class FrameStore:
                 start += len(chunk)
 
         with ThreadPoolExecutor(max_workers=max(1, num_workers)) as pool:
-            done = pool.map(decode, range(len(self.videos)))
-            for _ in tqdm(done, total=len(self.videos), desc="Decoding videos", disable=not progress):
+            done = pool.map(decode, range(len(self.sources)))
+            for _ in tqdm(done, total=len(self.sources), desc="Reading frames", disable=not progress):
                 pass
         return cache
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import bisect
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -21,14 +20,13 @@ from torch.utils.data import Dataset
 
 from ..corpora.corpus import latent_actions_array, unpack_boundaries, vectors_array
 from ..corpora.info import CorpusInfo
-from ..demonstrations.loader import RobotDemonstrations
+from ..demonstrations.loader import Demonstrations
 from ..episodes import Episode
-from .frame_store import DEFAULT_CACHE_BYTES, FrameStore, VideoSource
-from .robot_frames import RobotFrameStore
+from .frame_store import DEFAULT_CACHE_BYTES, CameraSource, FrameStore, VideoSource
 
 
 class Frames(Protocol):
-    """Where frames of the episodes come from: `FrameStore` or `RobotFrameStore`."""
+    """Where frames of the episodes come from: a `FrameStore`, or what stands for one."""
 
     def read(self, episode: int, indices: Iterable[int]) -> Tensor:
         """uint8 (N, C, H, W) of one episode."""
@@ -65,8 +63,8 @@ class PolicyDataset(Dataset[dict[str, Any]]):
     A sample is `{"pixels": {camera: uint8 (C, H, W)}, "language": str, "episode": row in `episodes`, "index": row
     within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,); in fine-tuning
     `"agent_pos"` (P,), `"actions"` (Q, A) and `"action_mask"` bool (Q,). Past the end of an episode the last action is
-    repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus`, `from_demonstrations`
-    or `from_robot_demonstrations`.
+    repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus` or
+    `from_demonstrations`.
 
     Args:
         episodes: Labels.
@@ -140,51 +138,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
     @classmethod
     def from_demonstrations(
         cls,
-        dataset: Table,
-        image_size: int | tuple[int, int],
-        chunk_size: int,
-        *,
-        root: str | Path,
-        camera: str = "pixels",
-        cache_bytes: int = DEFAULT_CACHE_BYTES,
-        progress: bool = True,
-    ) -> PolicyDataset:
-        """Samples labelled with recorded actions.
-
-        Args:
-            dataset: Of `load_demonstrations`.
-            image_size: Edge length or (height, width) of the frames.
-            chunk_size: Q, actions a sample.
-            root: The folder given to `load_demonstrations`, for the videos.
-            camera: Name of the camera in `pixels`.
-            cache_bytes: Memory budget for decoded frames, in bytes.
-            progress: Show a progress bar while decoding.
-
-        Raises:
-            ValueError: `chunk_size` is below 1.
-            FileNotFoundError: A video is missing.
-            VideoError: A video cannot be decoded.
-        """
-        columns = dataset.select_columns(["id", "language", "num_frames", "video"])
-        rows = list(columns)
-        episodes = [
-            PolicyEpisode(
-                id=row["id"],
-                language=row["language"] or "",
-                frame_indices=torch.arange(row["num_frames"]),
-                agent_pos=torch.tensor(vectors_array(dataset, "agent_pos", index)),
-                actions=torch.tensor(vectors_array(dataset, "actions", index)),
-            )
-            for index, row in enumerate(rows)
-        ]
-        videos = [VideoSource(str(Path(root) / row["video"]), row["num_frames"]) for row in rows]
-        store = FrameStore(videos, image_size, cache_bytes=cache_bytes, progress=progress)
-        return cls(episodes, store, camera=camera, chunk_size=chunk_size)
-
-    @classmethod
-    def from_robot_demonstrations(
-        cls,
-        demonstrations: RobotDemonstrations,
+        demonstrations: Demonstrations,
         image_size: int | tuple[int, int],
         chunk_size: int,
         *,
@@ -195,7 +149,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         """Samples labelled with recorded actions, with every camera that the demonstrations were loaded with.
 
         Args:
-            demonstrations: Of `load_robot_demonstrations`.
+            demonstrations: Of `load_demonstrations`.
             image_size: Edge length or (height, width) of the frames.
             chunk_size: Q, actions a sample.
             camera_names: Names in `pixels` of cameras that the policy knows by another name.
@@ -204,6 +158,10 @@ class PolicyDataset(Dataset[dict[str, Any]]):
 
         Raises:
             ValueError: `chunk_size` is below 1, a camera to rename does not exist, or frames are damaged.
+            FileNotFoundError: A file is missing.
+
+        Example:
+            >>> PolicyDataset.from_demonstrations(load_demonstrations("recordings"), image_size=64, chunk_size=10)
         """
         names = {camera: camera for camera in demonstrations.cameras} | dict(camera_names or {})
         if len(names) != len(demonstrations.cameras) or len(set(names.values())) != len(names):
@@ -223,7 +181,12 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         ]
         share = cache_bytes // len(names)
         stores = {
-            name: RobotFrameStore(demonstrations, camera, image_size, cache_bytes=share, progress=progress)
+            name: FrameStore(
+                [CameraSource(each, camera) for each in demonstrations],
+                image_size,
+                cache_bytes=share,
+                progress=progress,
+            )
             for camera, name in names.items()
         }
         return cls(episodes, stores, chunk_size=chunk_size)

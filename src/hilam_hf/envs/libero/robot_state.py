@@ -30,7 +30,7 @@ class RobotState:
     gripper_positions: NDArray[np.float64]
 
     def parts(self) -> dict[str, NDArray[np.float64]]:
-        """Return the parts of the robot's proprioception, see `hilam_hf.libero_conventions.PANDA`."""
+        """Return the parts of the proprioception, as `hilam_hf.libero_conventions.PANDA` names them."""
         return {
             "ee_positions": self.ee_position,
             "ee_axis_angles": quaternion_to_axis_angle(self.ee_quaternion),

@@ -6,7 +6,7 @@ motion; k the stride in frames.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,8 +19,12 @@ from sklearn.model_selection import GridSearchCV, GroupKFold
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from ...data.demonstrations.video_recording import DEMONSTRATIONS, VIDEOS, load_demonstrations
+from ...data.demonstrations.demonstration import Demonstration
+from ...data.demonstrations.formats import find_format
+from ...data.demonstrations.video_recording import DEMONSTRATIONS
+from ...data.demonstrations.videos import VIDEOS
 from ...data.episodes import split_episodes
+from ...robots import EE_POSITIONS
 from .errors import ProbeResult, linear_probe
 from .pairs import EncodedPairs
 
@@ -81,28 +85,27 @@ class Motion:
         return values[index + k] - values[index]
 
 
-def recording_of(videos: str | Path) -> tuple[Path, Path | None]:
-    """The folder of videos, and the recording of labelled demonstrations that it belongs to, if any.
+def recording_of(videos: str | Path) -> Path | None:
+    """The recording of demonstrations that a folder is, or is the videos of, if any.
 
     Args:
-        videos: A folder of videos, or the folder that `hilam record` wrote, or its videos.
+        videos: A folder of videos; a recording, in any format that `load_demonstrations` opens; or the folder of one
+            camera's videos in what `hilam record` wrote.
     """
-    folder = Path(videos)
-    if (folder / VIDEOS).is_dir() and (folder / DEMONSTRATIONS).is_dir():
-        return folder / VIDEOS, folder
-    is_recorded = folder.name == VIDEOS and (folder.parent / DEMONSTRATIONS).is_dir()
-    return folder, folder.parent if is_recorded else None
+    path = Path(videos)
+    if find_format(path) is not None:
+        return path
+    is_recorded = path.name.startswith(VIDEOS) and (path.parent / DEMONSTRATIONS).is_dir()
+    return path.parent if is_recorded else None
 
 
-def recorded_motion(recording: str | Path) -> Motion:
-    """The end effector's positions in a folder that `hilam record` wrote.
-
-    Raises:
-        FileNotFoundError: If there are no demonstrations.
-    """
-    rows = load_demonstrations(recording).select_columns(["id", "ee_position"])
+def recorded_motion(demonstrations: Iterable[Demonstration]) -> Motion | None:
+    """The end effector's positions in demonstrations, or None where none tells them."""
+    told = [each for each in demonstrations if EE_POSITIONS in each.proprioception]
+    if not told:
+        return None
     return Motion(
-        values={row["id"]: np.asarray(row["ee_position"], dtype=np.float64) for row in rows},
+        values={each.id: each.proprioception[EE_POSITIONS].astype(np.float64) for each in told},
         names=("x", "y", "z"),
         unit="m",
         source="displacement of the end effector, recorded with the videos",

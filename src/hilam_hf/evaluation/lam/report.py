@@ -17,6 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from ...data.demonstrations.loader import load_demonstrations
+from ...data.demonstrations.videos import VIDEOS, demonstration_videos
 from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ...files import write_text
 from ...models.latent_actions.auto import load_latent_action_model
@@ -187,8 +189,9 @@ def write_lam_report(
 
     Args:
         model: Hub id or folder of the model, see `load_latent_action_model`.
-        videos: Folder of videos, or one that `hilam record` wrote, whose true motion is then found by itself.
-        out: Folder of the report.
+        videos: Folder of videos; or a recording that `load_demonstrations` opens, or its videos, whose true motion is
+            then found by itself.
+        out: Folder of the report, and of videos of a recording that has none.
         options: Stride, limits and seed.
         motion: True motion of the videos, where it is known otherwise.
         device: Where to run the model.
@@ -203,10 +206,14 @@ def write_lam_report(
         >>> report = write_lam_report("lam", "videos", "lam-report", LamReportOptions(stride=5))  # doctest: +SKIP
         >>> print(report.text())  # doctest: +SKIP
     """
-    folder, recording = recording_of(videos)
+    folder, recording = Path(videos), recording_of(videos)
+    if recording is not None:
+        demonstrations = load_demonstrations(recording)
+        motion = recorded_motion(demonstrations) if motion is None else motion
+        if folder == recording:
+            written = Path(out) / VIDEOS
+            folder = demonstration_videos(recording, demonstrations, written, overwrite=True, progress=progress)
     found = scan_videos(folder, progress=progress)
-    if motion is None and recording is not None:
-        motion = recorded_motion(recording)
     idm, fdm = load_latent_action_model(model, revision=revision)
     modules: list[torch.nn.Module] = [idm] if fdm is None else [idm, fdm]
     for module in modules:

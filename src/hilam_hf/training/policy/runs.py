@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ...data.demonstrations.loader import RobotDemonstrations, load_robot_demonstrations
-from ...data.demonstrations.video_recording import DEMONSTRATIONS, load_demonstrations
+from ...data.demonstrations.loader import Demonstrations, load_demonstrations
 from ...data.samples.policy import PolicyDataset
 from ...models.hierarchical import HierarchicalPolicy
+from ...video.orientation import ImageTransform
 from ..loop import TrainingResult
 from ..processes import process_state
 from .train import FinetuningConfig, finetune_policy
@@ -27,25 +27,26 @@ def finetune_on_demonstrations(
     chunk_size: int = 10,
     cameras: Sequence[str] | None = None,
     rename_cameras: Mapping[str, str] | None = None,
-    image_transform: str = "rotate_180",
-    proprioception: str = "ee_axis_angle_gripper",
+    image_transform: ImageTransform | None = None,
+    proprioception: str | None = None,
     resume: bool = False,
 ) -> TrainingResult:
     """Fine-tunes a pretrained policy and saves the one that acts as `output_dir/policy`.
 
     Args:
         policy: Pretrained policy: Hub id or folder.
-        demonstrations: Folder that `hilam record` wrote for Meta-World or LIBERO; LIBERO's official HDF5 files; or a
-            LeRobot dataset of LIBERO (folder or Hub id).
+        demonstrations: What `load_demonstrations` opens: a folder that `hilam record` wrote, LIBERO's official HDF5
+            files, or a LeRobot dataset of LIBERO (folder or Hub id).
         config: Training options.
         output_dir: Folder for checkpoints, history and the trained policy, whose config tells of the demonstrations.
         tasks: Tasks to learn; None for all of the demonstrations.
         per_task: Demonstrations of each task; None for all.
         chunk_size: Q, actions predicted at a time.
-        cameras: LIBERO's cameras that π^l sees, the pretrained one first; None for both. Meta-World has one.
+        cameras: Cameras that π^l sees, the pretrained one first; None for all of the robot's.
         rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
-        image_transform: How LIBERO's pictures shall lie, which must be that of the evaluation's protocol.
-        proprioception: What `agent_pos` is made of in LIBERO, likewise.
+        image_transform: How pictures shall lie, which must be that of the evaluation's protocol; None for the robot's
+            usual way.
+        proprioception: What `agent_pos` is made of, likewise.
         resume: Continue from the latest checkpoint in `output_dir`.
 
     Raises:
@@ -54,30 +55,19 @@ def finetune_on_demonstrations(
         OSError: The policy or a dataset can't be had, or the disk is full.
     """
     actor = HierarchicalPolicy.from_pretrained(policy)
-    folder = _local_folder(demonstrations)
-    trunk = actor.config.low_config
-    if (folder / DEMONSTRATIONS).is_dir():
-        rows = load_demonstrations(folder, tasks, per_task)
-        # Meta-World's recordings have one camera, without a name.
-        dataset = PolicyDataset.from_demonstrations(
-            rows, trunk.image_size, chunk_size, root=folder, camera=trunk.cameras[0], progress=_shows_progress()
-        )
-        record: dict[str, Any] = {"demonstrations": len(rows)}
-    else:
-        robot = load_robot_demonstrations(
-            folder,
-            tasks=tasks,
-            max_per_task=per_task,
-            image_transform=image_transform,  # type: ignore[arg-type]
-            proprioception=proprioception,  # type: ignore[arg-type]
-            **({} if cameras is None else {"cameras": cameras}),
-        )
-        dataset = PolicyDataset.from_robot_demonstrations(
-            robot, trunk.image_size, chunk_size, progress=_shows_progress()
-        )
-        record = _robot_record(robot, image_transform, proprioception)
+    recording = load_demonstrations(
+        _local_folder(demonstrations),
+        tasks=tasks,
+        max_per_task=per_task,
+        cameras=cameras,
+        image_transform=image_transform,
+        proprioception=proprioception,
+    )
+    dataset = PolicyDataset.from_demonstrations(
+        recording, actor.config.low_config.image_size, chunk_size, progress=_shows_progress()
+    )
     _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
-    actor.config.training_data = record
+    actor.config.training_data = _record(recording)
     return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
 
 
@@ -102,18 +92,19 @@ def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int,
     logger.warning("starting fresh: %s", ", ".join(fresh))
 
 
-def _robot_record(demonstrations: RobotDemonstrations, image_transform: str, proprioception: str) -> dict[str, Any]:
+def _record(demonstrations: Demonstrations) -> dict[str, Any]:
     """What has to be known of the demonstrations where the policy is evaluated."""
+    first = demonstrations[0]
     # What `hilam record` wrote; nothing is known of others.
-    told = demonstrations[0].metadata.get("metadata", {})
+    told = first.metadata.get("metadata", {})
     renderer = told.get("renderer") or {}
     return {
         "demonstrations": len(demonstrations),
         "sources": sorted({episode.source for episode in demonstrations}),
         "tasks": sorted({episode.task for episode in demonstrations}),
         "cameras": list(demonstrations.cameras),
-        "image_transform": image_transform,
-        "proprioception": proprioception,
+        "image_transform": first.image_transform,
+        "proprioception": first.layout,
         "mujoco": told.get("mujoco"),
         "quality": renderer.get("quality"),
         "assets_fingerprint": told.get("assets_fingerprint"),

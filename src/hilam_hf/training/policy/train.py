@@ -130,7 +130,7 @@ def finetune_policy(
 
     Args:
         policy: A policy whose `prepare_for_finetuning` has been called; it takes the statistics of the demonstrations.
-        dataset: Samples with actions, of `PolicyDataset.from_demonstrations` or `from_robot_demonstrations`.
+        dataset: Samples with actions, of `PolicyDataset.from_demonstrations`.
         config: Training options.
         output_dir: Folder for checkpoints, history and the trained policy.
         resume: Continue from the latest checkpoint in `output_dir`.

@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -28,24 +28,18 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ...files import atomic_path, disk_errors, write_text
-from ...libero_conventions import quaternion_to_axis_angle
-from ...video import write_video
-from ...video.orientation import orient_frames
-from .demonstration import RobotDemonstration
-from .lerobot_info import (
-    ACTION_KEYS,
-    CAMERA_KEYS,
+from ....files import atomic_path, disk_errors, write_text
+from ....video import write_video
+from ....video.orientation import orient_frames
+from ..recorded import RecordedDemonstration
+from .info import (
     CHUNK_SIZE,
     DATA_PATH,
     EPISODES_FILE,
     INFO_FILE,
-    JOINTS_KEY,
     OURS,
     PHASE_KEY,
-    STATE_KEYS,
     STATS_FILE,
-    STORED_TRANSFORM,
     TASKS_FILE,
     VIDEO_PATH,
     data_features,
@@ -56,6 +50,7 @@ from .lerobot_info import (
     read_info,
     vector_statistics,
 )
+from .libero import LIBERO, LeRobotLayout
 
 
 class LeRobotWriter:
@@ -67,7 +62,7 @@ class LeRobotWriter:
     Args:
         root: Folder of the dataset; created when absent.
         provenance: What decides how all episodes came out; plain JSON, kept in `info.json`.
-        robot_type: Name of the robot.
+        layout: The columns of the robot's datasets.
         crf: Quality of the videos, see `write_video`.
 
     Raises:
@@ -84,12 +79,12 @@ class LeRobotWriter:
         root: str | Path,
         *,
         provenance: Mapping[str, Any] | None = None,
-        robot_type: str = "panda",
+        layout: LeRobotLayout = LIBERO,
         crf: int = 18,
     ) -> None:
         self.root = Path(root)
         self.provenance = dict(provenance or {})
-        self.robot_type = robot_type
+        self.layout = layout
         self.crf = crf
         with disk_errors(self.root):
             self.root.mkdir(parents=True, exist_ok=True)
@@ -116,11 +111,12 @@ class LeRobotWriter:
         """Whether the episode was recorded completely, now or before."""
         return episode_id in self._ids
 
-    def add(self, demonstration: RobotDemonstration) -> None:
+    def add(self, demonstration: RecordedDemonstration) -> None:
         """Writes one demonstration as the next episode.
 
         Raises:
-            ValueError: It was recorded before, or its cameras, picture sizes, rate or source differ from the dataset's.
+            ValueError: It was recorded before, is of another robot, lacks a part of the proprioception, or its cameras,
+                picture sizes, rate or source differ from the dataset's.
             OSError: The disk is full; episodes added before are complete.
         """
         if self.has(demonstration.id):
@@ -131,12 +127,10 @@ class LeRobotWriter:
         self._check_fits(demonstration)
         episode = len(self._rows)
         languages = self._languages(demonstration)
-        table, columns = _data_table(
-            demonstration, self._next_index(), episode, languages.index(demonstration.language)
-        )
+        columns = self._columns(demonstration, self._next_index(), episode, languages.index(demonstration.language))
         pictures = self._write_videos(episode, demonstration)
         with atomic_path(self._data_file(episode)) as temporary:
-            pq.write_table(table, temporary)
+            pq.write_table(self._table_of(columns, demonstration.phases), temporary)
         statistics = {name: vector_statistics(values) for name, values in columns.items()} | pictures
         row = self._row(episode, demonstration)
         new = pa.Table.from_pylist([row | _flattened(statistics)])
@@ -172,12 +166,21 @@ class LeRobotWriter:
         for file in unfinished:
             file.unlink(missing_ok=True)
 
-    def _check_fits(self, demonstration: RobotDemonstration) -> None:
+    def _check_fits(self, demonstration: RecordedDemonstration) -> None:
+        robot = demonstration.robot
+        if robot != self.layout.robot:
+            raise ValueError(
+                f"{demonstration.where}: got robot {robot.name} of {robot.environment}, but the dataset's columns are "
+                f"those of {self.layout.robot.name} of {self.layout.robot.environment}: record in another format"
+            )
+        parts = [part for state in self.layout.states for part in state.parts]
+        if missing := [part for part in parts if part not in demonstration.proprioception]:
+            raise ValueError(f"{demonstration.where}: lacks proprioception {', '.join(missing)}, which datasets hold")
         sizes = {camera: np.shape(frames)[1:3] for camera, frames in demonstration.frames.items()}
         info = new_info(
+            self.layout,
             sizes,
             fps=demonstration.fps,
-            robot_type=self.robot_type,
             source=demonstration.source,
             provenance=self.provenance,
         )
@@ -196,18 +199,41 @@ class LeRobotWriter:
                 f"{demonstration.source} one: record into another folder"
             )
 
-    def _write_videos(self, episode: int, demonstration: RobotDemonstration) -> dict[str, Any]:
+    def _write_videos(self, episode: int, demonstration: RecordedDemonstration) -> dict[str, Any]:
         """Writes a video a camera; the statistics of its pictures."""
         statistics = {}
         for camera, frames in demonstration.frames.items():
-            key = CAMERA_KEYS[camera][0]
-            turned = orient_frames(np.asarray(frames), "none", STORED_TRANSFORM)
+            key = self.layout.cameras[camera][0]
+            turned = orient_frames(np.asarray(frames), demonstration.image_transform, self.layout.image_transform)
             pixels = torch.from_numpy(np.ascontiguousarray(turned.transpose(0, 3, 1, 2)))
             write_video(self._video_file(key, episode), pixels, demonstration.fps, crf=self.crf)
             statistics[key] = picture_statistics(turned)
         return statistics
 
-    def _row(self, episode: int, demonstration: RobotDemonstration) -> dict[str, Any]:
+    def _columns(
+        self, demonstration: RecordedDemonstration, start: int, episode: int, task: int
+    ) -> dict[str, NDArray[Any]]:
+        """The numeric columns of an episode's frames."""
+        frames = np.arange(demonstration.num_frames)
+        robot = demonstration.proprioception
+        states = {state.keys[0]: np.hstack([robot[part] for part in state.parts]) for state in self.layout.states}
+        vectors = states | {self.layout.action_keys[0]: np.asarray(demonstration.actions)}
+        return {
+            **{name: values.astype(np.float32) for name, values in vectors.items()},
+            "timestamp": (frames / demonstration.fps).astype(np.float32),
+            "frame_index": frames,
+            "episode_index": np.full_like(frames, episode),
+            "index": start + frames,
+            "task_index": np.full_like(frames, task),
+        }
+
+    def _table_of(self, columns: Mapping[str, NDArray[Any]], phases: Sequence[str] | None) -> pa.Table:
+        schema = data_features(self.layout).arrow_schema.remove_metadata()
+        names = phases or [""] * len(columns["frame_index"])
+        values = {name: column.tolist() for name, column in columns.items()} | {PHASE_KEY: list(names)}
+        return pa.table({name: values[name] for name in schema.names}, schema=schema)
+
+    def _row(self, episode: int, demonstration: RecordedDemonstration) -> dict[str, Any]:
         chunk, file = divmod(episode, CHUNK_SIZE)
         start, length = self._next_index(), demonstration.num_frames
         row: dict[str, Any] = {
@@ -249,7 +275,7 @@ class LeRobotWriter:
         }
         write_text(self.root / INFO_FILE, json.dumps(self._info, indent=4))
 
-    def _languages(self, new: RobotDemonstration | None = None) -> list[str]:
+    def _languages(self, new: RecordedDemonstration | None = None) -> list[str]:
         """Instructions in the order in which they first came, which numbers them."""
         found = [row["tasks"][0] for row in self._rows] + ([] if new is None else [new.language])
         return list(dict.fromkeys(found))
@@ -268,29 +294,6 @@ class LeRobotWriter:
     def _video_file(self, key: str, episode: int) -> Path:
         chunk, file = divmod(episode, CHUNK_SIZE)
         return file_in(self.root, VIDEO_PATH, video_key=key, chunk_index=chunk, file_index=file)
-
-
-def _data_table(
-    demonstration: RobotDemonstration, start: int, episode: int, task: int
-) -> tuple[pa.Table, dict[str, NDArray[Any]]]:
-    """The frames of an episode as a table, and its numeric columns as arrays."""
-    frames = np.arange(demonstration.num_frames)
-    axis_angles = quaternion_to_axis_angle(demonstration.ee_quaternions)
-    state = np.hstack([demonstration.ee_positions, axis_angles, demonstration.gripper_positions])
-    columns: dict[str, NDArray[Any]] = {
-        STATE_KEYS[0]: state.astype(np.float32),
-        JOINTS_KEY: np.asarray(demonstration.joint_positions, np.float32),
-        ACTION_KEYS[0]: np.asarray(demonstration.actions, np.float32),
-        "timestamp": (frames / demonstration.fps).astype(np.float32),
-        "frame_index": frames,
-        "episode_index": np.full_like(frames, episode),
-        "index": start + frames,
-        "task_index": np.full_like(frames, task),
-    }
-    schema = data_features().arrow_schema.remove_metadata()
-    phases = demonstration.phases or [""] * len(frames)
-    values = {name: column.tolist() for name, column in columns.items()} | {PHASE_KEY: list(phases)}
-    return pa.table({name: values[name] for name in schema.names}, schema=schema), columns
 
 
 def _flattened(statistics: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from errno import ENOSPC
 from pathlib import Path
 from types import TracebackType
@@ -30,39 +30,28 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...files import atomic_path, disk_errors
-from ...libero_conventions import quaternion_to_axis_angle
-from ...optional import require
-from .demonstration import RobotDemonstration, RobotEpisode
-from .libero_layout import (
+from ....files import atomic_path, disk_errors
+from ....libero_conventions import PANDA
+from ....optional import require
+from ....video.orientation import orient_frames
+from ..recorded import RecordedDemonstration, check_vectors
+from .layout import (
     CAMERA_DATASETS,
     SUFFIX,
-    as_text,
     check_demo,
     control_rate,
     data_group,
-    demo_attributes,
     demo_id,
     demo_number,
-    env_kwargs,
     instruction,
     opened,
-    read_phases,
-    read_vectors,
     source_of,
-    stored_transform,
-    task_name,
 )
 
 _INCOMPLETE = "incomplete"
 # Where robomimic keeps lists of demonstrations for training and validation.
 _MASKS = "mask"
-_PROPRIOCEPTION = {
-    "ee_positions": ("obs/ee_pos", 3),
-    "ee_axis_angles": ("obs/ee_ori", 3),
-    "gripper_positions": ("obs/gripper_states", 2),
-    "joint_positions": ("obs/joint_states", 7),
-}
+_REQUIRED_DETAILS = ("states", "rewards", "dones")
 
 
 class LiberoHdf5Writer:
@@ -114,14 +103,21 @@ class LiberoHdf5Writer:
         """
         return episode_id in self._recorded(episode_id.split("/")[0])
 
-    def add(self, demonstration: RobotDemonstration) -> None:
+    def add(self, demonstration: RecordedDemonstration) -> None:
         """Writes one demonstration into the file of its task.
 
+        Args:
+            demonstration: Of `PANDA`, with all parts of its proprioception, and with these `details`: `states` (T, S),
+                the simulator's before each action; `rewards` and `dones` (T,), 0 or 1; and where they are known
+                `model_xml`, the MuJoCo model of the scene, `bddl_file` and `bddl`, the task's file and what it says,
+                and `env_kwargs`, what the environment was made with.
+
         Raises:
-            ValueError: It was recorded before, or the task's file is damaged or tells another source, instruction or
-                rate of its demonstrations.
+            ValueError: It was recorded before, lacks something, or the task's file is damaged or tells another source,
+                instruction or rate of its demonstrations.
             OSError: The disk is full; demonstrations added before are complete.
         """
+        _check_complete(demonstration)
         task = demonstration.task
         if self.has(demonstration.id):
             raise ValueError(
@@ -164,111 +160,21 @@ class LiberoHdf5Writer:
             _count(data)
             return {demo_id(file, name, data[name]) for name in data}
 
-    def _check_space(self, file: Path, demonstration: RobotDemonstration) -> None:
+    def _check_space(self, file: Path, demonstration: RecordedDemonstration) -> None:
         """A disk that fills up while HDF5 writes costs the whole file, so the space must be there before."""
         frames = sum(np.asarray(each).nbytes for each in demonstration.frames.values())
-        needed = int(1.05 * (frames + np.asarray(demonstration.states).nbytes)) + (4 << 20)
+        needed = int(1.05 * (frames + np.asarray(demonstration.details["states"]).nbytes)) + (4 << 20)
         if shutil.disk_usage(self.folder).free < needed:
             message = f"the disk is full: {needed >> 20} MiB are needed for the next demonstration; free some space"
             raise OSError(ENOSPC, message, str(file))
 
-    def _create(self, file: Path, demonstration: RobotDemonstration) -> None:
+    def _create(self, file: Path, demonstration: RecordedDemonstration) -> None:
         h5py = require("h5py", extra="libero")
         with atomic_path(file) as temporary, h5py.File(temporary, "w") as hdf5:
             data = hdf5.create_group("data")
             for name, value in _task_attributes(demonstration).items():
                 data.attrs[name] = value
             data.attrs["provenance"] = json.dumps(self.provenance)
-
-
-def read_libero_hdf5(path: str | Path) -> list[RobotEpisode]:
-    """Opens a file of demonstrations, official or written here; pictures are read when they are asked for.
-
-    Args:
-        path: The file `<task>_demo.hdf5`.
-
-    Returns:
-        Its demonstrations in the order of their numbers. Pictures are as stored (`image_transform` is
-        `stored_transform`); ids are `<task>/demo_<n>` where the file gives no other.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: It is not such a file, or a dataset is missing or has a wrong shape, type or values; the message
-            names file, demonstration and dataset.
-        ImportError: h5py is not installed.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file; check the path")
-    with opened(file, "r") as hdf5:
-        data = data_group(file, hdf5)
-        language = instruction(file, data)
-        names = sorted(data, key=demo_number)
-        return [_read_episode(file, name, data, language) for name in names]
-
-
-def read_libero_demonstration(path: str | Path, demo: str) -> RobotDemonstration:
-    """Reads one demonstration whole, with simulator states and model, for replay.
-
-    Args:
-        path: The file `<task>_demo.hdf5`.
-        demo: Its group, such as "demo_0"; `RobotEpisode.metadata["demo"]` has it.
-
-    Raises:
-        FileNotFoundError: There is no such file.
-        ValueError: The file or the demonstration is damaged or not there.
-    """
-    file = Path(path)
-    if not file.is_file():
-        raise FileNotFoundError(f"{file}: there is no such file; check the path")
-    with opened(file, "r") as hdf5:
-        data = data_group(file, hdf5)
-        if demo not in data:
-            raise ValueError(f"{file}: there is no {demo!r}; there are {len(data)} demonstrations, demo_0 and on")
-        group = data[demo]
-        check_demo(file, demo, group)
-        robot = read_vectors(file, demo, group, "robot_states", 9)
-        attributes = demo_attributes(file, demo, group)
-        return RobotDemonstration(
-            task=task_name(file),
-            language=instruction(file, data),
-            frames={name: group[key][()] for name, key in CAMERA_DATASETS.items() if key in group},
-            actions=group["actions"][()],
-            joint_positions=group["obs/joint_states"][()],
-            gripper_positions=robot[:, :2],
-            ee_positions=robot[:, 2:5],
-            ee_quaternions=robot[:, 5:],
-            states=read_vectors(file, demo, group, "states", None),
-            rewards=group["rewards"][()],
-            dones=group["dones"][()],
-            phases=read_phases(file, demo, group),
-            seed=attributes.get("seed", -1),
-            initial_state=attributes.get("initial_state"),
-            fps=control_rate(file, data),
-            success=attributes.get("success", bool(group["rewards"][-1])),
-            source=source_of(data),
-            model_xml=as_text(group.attrs.get("model_file", "")),
-            bddl_file=as_text(data.attrs.get("bddl_file_name", "")),
-            bddl=as_text(data.attrs.get("bddl_file_content", "")),
-            env_kwargs=env_kwargs(file, data),
-            metadata=attributes.get("metadata", {}),
-        )
-
-
-class Hdf5Frames:
-    """Frames of one demonstration; the file is opened for each reading, so a process may be forked or end any time."""
-
-    def __init__(self, file: Path, demo: str) -> None:
-        self.file = file
-        self.demo = demo
-
-    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, 3) for ascending indices."""
-        with opened(self.file, "r") as hdf5:
-            frames = hdf5["data"][self.demo][CAMERA_DATASETS[camera]]
-            if len(indices) == len(frames):
-                return frames[()]
-            return frames[list(indices)]
 
 
 def _rebuild(file: Path) -> None:
@@ -290,7 +196,25 @@ def _rebuild(file: Path) -> None:
             old.copy(_MASKS, new)
 
 
-def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> None:
+def _check_complete(demonstration: RecordedDemonstration) -> None:
+    where, robot, details = demonstration.where, demonstration.robot, demonstration.details
+    if robot != PANDA:
+        raise ValueError(
+            f"{where}: got robot {robot.name} of {robot.environment}, but LIBERO's HDF5 files are for its own: record "
+            "in another format"
+        )
+    missing = [f"proprioception {part}" for part in PANDA.proprioception if part not in demonstration.proprioception]
+    missing += [f"details {name}" for name in _REQUIRED_DETAILS if name not in details]
+    if missing:
+        raise ValueError(f"{where}: lacks {', '.join(missing)}, which LIBERO's HDF5 files hold")
+    check_vectors(where, "states", details["states"], demonstration.num_frames, None)
+    for name in ("rewards", "dones"):
+        values = np.asarray(details[name])
+        if values.shape != (demonstration.num_frames,) or not np.isin(values, (0, 1)).all():
+            raise ValueError(f"{where}: {name}: expected {demonstration.num_frames} values of 0 or 1, one a frame")
+
+
+def _check_fits(file: Path, data: Any, demonstration: RecordedDemonstration) -> None:
     """Sees that what the file says once, of all its demonstrations, holds for another one."""
     for name, found, got in (
         ("source", source_of(data), demonstration.source),
@@ -304,47 +228,49 @@ def _check_fits(file: Path, data: Any, demonstration: RobotDemonstration) -> Non
             )
 
 
-def _write_demo(group: Any, demonstration: RobotDemonstration, compression: str | None) -> None:
+def _write_demo(group: Any, demonstration: RecordedDemonstration, compression: str | None) -> None:
     h5py = require("h5py", extra="libero")
-    axis_angles = quaternion_to_axis_angle(demonstration.ee_quaternions)
-    gripper, position = demonstration.gripper_positions, demonstration.ee_positions
+    robot, details = demonstration.proprioception, demonstration.details
+    gripper, position, axis_angles = robot["gripper_positions"], robot["ee_positions"], robot["ee_axis_angles"]
     columns: dict[str, NDArray[Any]] = {
         "actions": np.asarray(demonstration.actions, np.float64),
-        "states": np.asarray(demonstration.states, np.float64),
-        "robot_states": np.hstack([gripper, position, demonstration.ee_quaternions]).astype(np.float64),
-        "rewards": np.asarray(demonstration.rewards).astype(np.uint8),
-        "dones": np.asarray(demonstration.dones).astype(np.uint8),
+        "states": np.asarray(details["states"], np.float64),
+        "robot_states": np.hstack([gripper, position, robot["ee_quaternions"]]).astype(np.float64),
+        "rewards": np.asarray(details["rewards"]).astype(np.uint8),
+        "dones": np.asarray(details["dones"]).astype(np.uint8),
         "obs/ee_pos": np.asarray(position, np.float64),
-        "obs/ee_ori": axis_angles,
-        "obs/ee_states": np.hstack([position, axis_angles]),
+        "obs/ee_ori": np.asarray(axis_angles, np.float64),
+        "obs/ee_states": np.hstack([position, axis_angles]).astype(np.float64),
         "obs/gripper_states": np.asarray(gripper, np.float64),
-        "obs/joint_states": np.asarray(demonstration.joint_positions, np.float64),
+        "obs/joint_states": np.asarray(robot["joint_positions"], np.float64),
     }
     for name, values in columns.items():
         group.create_dataset(name, data=values)
     for camera, frames in demonstration.frames.items():
-        chunks = (1, *frames.shape[1:]) if compression else None
-        group.create_dataset(CAMERA_DATASETS[camera], data=frames, compression=compression, chunks=chunks)
+        drawn = orient_frames(np.asarray(frames), demonstration.image_transform, "none")
+        chunks = (1, *drawn.shape[1:]) if compression else None
+        group.create_dataset(CAMERA_DATASETS[camera], data=drawn, compression=compression, chunks=chunks)
     if demonstration.phases is not None:
         group.create_dataset("phases", data=list(demonstration.phases), dtype=h5py.string_dtype("utf-8"))
     attributes = {
         "num_samples": demonstration.num_frames,
         "init_state": columns["states"][0],
-        "model_file": demonstration.model_xml,
-        "seed": demonstration.seed,
+        "model_file": details.get("model_xml", ""),
         "episode_id": demonstration.id,
         "success": demonstration.success,
         "metadata": json.dumps(dict(demonstration.metadata)),
     }
-    if demonstration.initial_state is not None:
-        attributes["initial_state"] = demonstration.initial_state
+    numbers = {"seed": demonstration.seed, "initial_state": demonstration.initial_state}
+    attributes |= {name: value for name, value in numbers.items() if value is not None}
     for name, value in attributes.items():
         group.attrs[name] = value
 
 
-def _task_attributes(demonstration: RobotDemonstration) -> dict[str, Any]:
-    problem = re.search(r"\(\s*problem\s+(\S+?)\s*\)", demonstration.bddl)
-    domain = re.search(r"\(\s*:domain\s+(\S+?)\s*\)", demonstration.bddl)
+def _task_attributes(demonstration: RecordedDemonstration) -> dict[str, Any]:
+    details = demonstration.details
+    bddl, bddl_file = details.get("bddl", ""), details.get("bddl_file", "")
+    problem = re.search(r"\(\s*problem\s+(\S+?)\s*\)", bddl)
+    domain = re.search(r"\(\s*:domain\s+(\S+?)\s*\)", bddl)
     name = problem.group(1) if problem else ""
     info = {
         "problem_name": name.lower(),
@@ -357,15 +283,15 @@ def _task_attributes(demonstration: RobotDemonstration) -> dict[str, Any]:
         "type": 1,
         "env_name": env_name,
         "problem_name": info["problem_name"],
-        "bddl_file": demonstration.bddl_file,
-        "env_kwargs": {**demonstration.env_kwargs, "control_freq": demonstration.fps},
+        "bddl_file": bddl_file,
+        "env_kwargs": {**details.get("env_kwargs", {}), "control_freq": demonstration.fps},
     }
     return {
         "problem_info": json.dumps(info),
         "env_name": env_name,
         "env_args": json.dumps(env_args),
-        "bddl_file_name": demonstration.bddl_file,
-        "bddl_file_content": demonstration.bddl,
+        "bddl_file_name": bddl_file,
+        "bddl_file_content": bddl,
         "macros_image_convention": "opengl",
         "tag": "libero-v1",
         "source": demonstration.source,
@@ -383,31 +309,3 @@ def _count(data: Any) -> None:
 
 def _next_name(data: Any) -> str:
     return f"demo_{max((demo_number(name) for name in data), default=-1) + 1}"
-
-
-def _read_episode(file: Path, demo: str, data: Any, language: str) -> RobotEpisode:
-    group = data[demo]
-    cameras = check_demo(file, demo, group)
-    actions = read_vectors(file, demo, group, "actions", 7)
-    robot = {
-        name: read_vectors(file, demo, group, key, width).astype(np.float32)
-        for name, (key, width) in _PROPRIOCEPTION.items()
-        if key in group
-    }
-    transform = stored_transform(file, data)
-    return RobotEpisode(
-        id=demo_id(file, demo, group),
-        task=task_name(file),
-        language=language,
-        num_frames=len(actions),
-        fps=control_rate(file, data),
-        actions=actions.astype(np.float32),
-        proprioception=robot,
-        phases=read_phases(file, demo, group),
-        source=source_of(data),
-        camera_names=tuple(cameras),
-        reader=Hdf5Frames(file, demo),
-        stored_transform=transform,
-        image_transform=transform,
-        metadata={"file": str(file), "demo": demo, **demo_attributes(file, demo, group)},
-    )

@@ -16,8 +16,7 @@ import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from ...libero_conventions import ACTION_DIM
-from ...video.orientation import ImageTransform
+from .libero import LeRobotLayout
 
 VERSION = "v3.0"
 INFO_FILE = "meta/info.json"
@@ -29,24 +28,10 @@ VIDEO_PATH = "videos/{video_key}/chunk-{chunk_index:03d}/file-{file_index:03d}.m
 CHUNK_SIZE = 1000
 """Files a folder."""
 
-STORED_TRANSFORM: ImageTransform = "rotate_180"
-"""How LIBERO's pictures lie in LeRobot datasets, the published ones and those written here."""
-
 OURS = "hilam"
 """Key in `info.json`, and prefix of columns of the episodes' table, of what LeRobot has no place for."""
 
-CAMERA_KEYS = {
-    "agentview": ("observation.images.image", "observation.images.agentview", "image"),
-    "robot0_eye_in_hand": ("observation.images.image2", "observation.images.wrist_image", "wrist_image"),
-}
-"""Names of each camera in published datasets; the first is LeRobot's own, which is written."""
-
-STATE_KEYS = ("observation.state", "state")
-ACTION_KEYS = ("action", "actions")
-JOINTS_KEY = "observation.states.joint_state"
 PHASE_KEY = "phase"
-_STATE_NAMES = "x y z axis_angle1 axis_angle2 axis_angle3 gripper gripper"
-_ACTION_NAMES = "x y z axis_angle1 axis_angle2 axis_angle3 gripper"
 _INDEX_COLUMNS = {
     "timestamp": "float32",
     "frame_index": "int64",
@@ -61,27 +46,27 @@ _CONVERTER = "python -m lerobot.datasets.v30.convert_dataset_v21_to_v30 --repo-i
 
 
 def new_info(
+    layout: LeRobotLayout,
     cameras: Mapping[str, tuple[int, int]],
     *,
     fps: float,
-    robot_type: str,
     source: str,
     provenance: Mapping[str, Any],
 ) -> dict[str, Any]:
     """`info.json` of a dataset without episodes.
 
     Args:
+        layout: The columns.
         cameras: (H, W) of each camera's pictures.
         fps: Frames a second.
-        robot_type: Name of the robot.
         source: Who acts: "scripted" or "human".
         provenance: What decides how episodes come out; plain JSON.
     """
     rate = int(fps) if float(fps).is_integer() else float(fps)
-    videos = {CAMERA_KEYS[camera][0]: _video_feature(size, rate) for camera, size in cameras.items()}
+    videos = {layout.cameras[camera][0]: _video_feature(size, rate) for camera, size in cameras.items()}
     return {
         "codebase_version": VERSION,
-        "robot_type": robot_type,
+        "robot_type": layout.robot.name,
         "total_episodes": 0,
         "total_frames": 0,
         "total_tasks": 0,
@@ -94,24 +79,24 @@ def new_info(
         "video_path": VIDEO_PATH,
         "features": {
             **videos,
-            STATE_KEYS[0]: {"dtype": "float32", "shape": [8], "names": {"motors": _STATE_NAMES.split()}},
-            JOINTS_KEY: {"dtype": "float32", "shape": [7], "names": {"motors": [f"joint_{n}" for n in range(7)]}},
-            ACTION_KEYS[0]: {"dtype": "float32", "shape": [ACTION_DIM], "names": {"motors": _ACTION_NAMES.split()}},
+            **{state.keys[0]: _vector_feature(state.names) for state in layout.states},
+            layout.action_keys[0]: _vector_feature(layout.robot.action_names),
             PHASE_KEY: {"dtype": "string", "shape": [1], "names": None},
             **{name: {"dtype": dtype, "shape": [1], "names": None} for name, dtype in _INDEX_COLUMNS.items()},
         },
         OURS: {
             "source": source,
-            "image_transform": STORED_TRANSFORM,
+            "image_transform": layout.image_transform,
             "observations": "before_action",
             "provenance": dict(provenance),
         },
     }
 
 
-def data_features() -> Features:
+def data_features(layout: LeRobotLayout) -> Features:
     """Columns of the frames' Parquet files that are written here."""
-    vectors = {STATE_KEYS[0]: 8, JOINTS_KEY: 7, ACTION_KEYS[0]: ACTION_DIM}
+    vectors = {state.keys[0]: layout.width(state) for state in layout.states}
+    vectors[layout.action_keys[0]] = layout.robot.action_dim
     return Features(
         {
             **{name: List(Value("float32"), length=width) for name, width in vectors.items()},
@@ -208,6 +193,10 @@ def _statistics(rows: NDArray[np.float64], count: int, shape: tuple[int, ...]) -
     values = {"min": rows.min(0), "max": rows.max(0), "mean": rows.mean(0), "std": rows.std(0)}
     values |= dict(zip(_QUANTILES, np.quantile(rows, list(_QUANTILES.values()), axis=0), strict=True))
     return {name: value.reshape(shape).tolist() for name, value in values.items()} | {"count": [count]}
+
+
+def _vector_feature(names: Sequence[str]) -> dict[str, Any]:
+    return {"dtype": "float32", "shape": [len(names)], "names": {"motors": list(names)}}
 
 
 def _video_feature(size: tuple[int, int], fps: float) -> dict[str, Any]:

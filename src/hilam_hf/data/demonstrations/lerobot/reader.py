@@ -12,7 +12,6 @@ import json
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -23,28 +22,15 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from ...libero_conventions import ACTION_DIM
-from ...video import VideoError, VideoReader
-from .demonstration import RobotEpisode, check_phases, check_vectors
-from .lerobot_info import (
-    ACTION_KEYS,
-    CAMERA_KEYS,
-    INFO_FILE,
-    JOINTS_KEY,
-    OURS,
-    PHASE_KEY,
-    STATE_KEYS,
-    STORED_TRANSFORM,
-    file_in,
-    read_info,
-)
-
-_STATE_PARTS = {"ee_positions": slice(0, 3), "ee_axis_angles": slice(3, 6), "gripper_positions": slice(6, 8)}
-# Open files a process; each holds a decoder with its buffers.
-_OPEN_READERS = 16
+from ..demonstration import Demonstration, DemonstrationFormat
+from ..recorded import check_phases, check_vectors
+from ..video_frames import VideoFrames
+from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
+from .libero import LIBERO, LeRobotLayout, StateColumn
+from .writer import LeRobotWriter
 
 
-def read_lerobot(root: str | Path) -> list[RobotEpisode]:
+def read_lerobot(root: str | Path) -> list[Demonstration]:
     """Opens a dataset; pictures are read when they are asked for.
 
     Cameras, state and actions are found by the names that published copies of LIBERO give them. Single pictures out of
@@ -64,42 +50,9 @@ def read_lerobot(root: str | Path) -> list[RobotEpisode]:
     folder = Path(root)
     info = read_info(folder)
     rows = _episode_rows(folder)
-    layout = _Layout.of(folder, info)
-    tables = _data_tables(folder, info, rows, layout)
-    return [_read_episode(folder, info, row, table, layout) for row, table in zip(rows, tables, strict=True)]
-
-
-@dataclass(frozen=True)
-class VideoFrames:
-    """A part of a video file.
-
-    Attributes:
-        path: The file.
-        first: Frame of the file that is the episode's first.
-        length: T.
-        fps: Rate that the dataset gives.
-    """
-
-    path: Path
-    first: int
-    length: int
-    fps: float
-
-    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C).
-
-        Raises:
-            VideoError: The file is damaged, or is not the one that the dataset describes.
-        """
-        reader = _video_reader(self.path, self.path.stat().st_mtime_ns if self.path.exists() else 0)
-        fps = reader.info.fps
-        if len(reader) < self.first + self.length or (fps is not None and abs(fps - self.fps) > 0.01 * self.fps):
-            raise VideoError.about(
-                self.path,
-                f"it has {len(reader)} frames at {fps} a second, expected at least {self.first + self.length} "
-                f"at {self.fps}: copy the dataset again",
-            )
-        return reader.read([self.first + index for index in indices]).permute(0, 2, 3, 1).numpy()
+    columns = _Columns.of(folder, info, LIBERO)
+    tables = _data_tables(folder, info, rows, columns)
+    return [_read_episode(folder, info, row, table, columns) for row, table in zip(rows, tables, strict=True)]
 
 
 @dataclass(frozen=True)
@@ -156,43 +109,42 @@ class LeRobotFrames:
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """What a dataset calls its columns: cameras by our name, and the columns of numbers with their widths."""
+class _Columns:
+    """What a dataset calls its columns: cameras by our name, actions, and those of the proprioception that it has."""
 
+    layout: LeRobotLayout
     cameras: dict[str, str]
     action: str
-    state: str | None
-    joints: str | None
+    states: dict[str, StateColumn]
     phase: str | None
 
     @classmethod
-    def of(cls, root: Path, info: dict[str, Any]) -> _Layout:
+    def of(cls, root: Path, info: dict[str, Any], layout: LeRobotLayout) -> _Columns:
         features = info["features"]
-        found = {camera: _first_of(keys, features) for camera, keys in CAMERA_KEYS.items()}
-        action, state = _first_of(ACTION_KEYS, features), _first_of(STATE_KEYS, features)
+        found = {camera: _first_of(keys, features) for camera, keys in layout.cameras.items()}
         cameras = {camera: key for camera, key in found.items() if key is not None}
+        action = _first_of(layout.action_keys, features)
         if action is None or not cameras:
             lacking = "actions" if action is None else "cameras"
-            known = ACTION_KEYS if action is None else [key for keys in CAMERA_KEYS.values() for key in keys]
+            known = layout.action_keys if action is None else [key for keys in layout.cameras.values() for key in keys]
             raise ValueError(
-                f"{root / INFO_FILE}: has no {lacking} of LIBERO: got features {', '.join(features)}, "
-                f"expected one of {', '.join(known)}"
+                f"{root / INFO_FILE}: has no {lacking} of {layout.robot.environment}: got features "
+                f"{', '.join(features)}, expected one of {', '.join(known)}"
             )
-        widths = {key: tuple(features[key].get("shape", ())) for key in (action, state) if key is not None}
-        if widths[action] != (ACTION_DIM,):
-            raise ValueError(f"{root / INFO_FILE}: {action}: got shape {widths[action]}, expected ({ACTION_DIM},)")
-        return cls(
-            cameras=cameras,
-            action=action,
-            # A state of another width is another robot's, or laid out in a way that the dataset does not tell.
-            state=state if state is not None and widths[state] == (8,) else None,
-            joints=JOINTS_KEY if JOINTS_KEY in features else None,
-            phase=PHASE_KEY if PHASE_KEY in features else None,
-        )
+        if (shape := _shape(features, action)) != (layout.robot.action_dim,):
+            raise ValueError(f"{root / INFO_FILE}: {action}: got shape {shape}, expected ({layout.robot.action_dim},)")
+        keys = {_first_of(state.keys, features): state for state in layout.states}
+        # A state of another width is another robot's, or laid out in a way that the dataset does not tell.
+        states = {key: state for key, state in keys.items() if key and _shape(features, key) == (layout.width(state),)}
+        return cls(layout, cameras, action, states, PHASE_KEY if PHASE_KEY in features else None)
 
     @property
-    def columns(self) -> list[str]:
-        return ["episode_index", *(key for key in (self.action, self.state, self.joints, self.phase) if key)]
+    def names(self) -> list[str]:
+        return ["episode_index", self.action, *self.states, *([self.phase] if self.phase else [])]
+
+
+def _shape(features: dict[str, Any], key: str) -> tuple[int, ...]:
+    return tuple(features[key].get("shape", ()))
 
 
 def _first_of(keys: Sequence[str], features: dict[str, Any]) -> str | None:
@@ -229,7 +181,7 @@ def _parquet_schema(file: Path) -> pa.Schema:
 
 
 def _data_tables(
-    root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], layout: _Layout
+    root: Path, info: dict[str, Any], rows: Sequence[dict[str, Any]], columns: _Columns
 ) -> list[tuple[Path, int, pa.Table]]:
     """File, row of the first frame in it, and columns of each episode."""
     found = []
@@ -238,10 +190,10 @@ def _data_tables(
         place = {"chunk_index": row["data/chunk_index"], "file_index": row["data/file_index"]}
         file = file_in(root, info["data_path"], **place)
         if file != path:
-            missing = [name for name in layout.columns if name not in _parquet_schema(file).names]
+            missing = [name for name in columns.names if name not in _parquet_schema(file).names]
             if missing:
                 raise ValueError(f"{file}: lacks the columns {', '.join(missing)}, which {INFO_FILE} describes")
-            path, table = file, pq.read_table(file, columns=layout.columns)
+            path, table = file, pq.read_table(file, columns=columns.names)
         places = np.flatnonzero(table.column("episode_index").to_numpy() == row["episode_index"])
         if len(places) != row["length"] or (np.diff(places) != 1).any():
             raise ValueError(
@@ -252,35 +204,33 @@ def _data_tables(
 
 
 def _read_episode(
-    root: Path, info: dict[str, Any], row: dict[str, Any], data: tuple[Path, int, pa.Table], layout: _Layout
-) -> RobotEpisode:
+    root: Path, info: dict[str, Any], row: dict[str, Any], data: tuple[Path, int, pa.Table], columns: _Columns
+) -> Demonstration:
     file, first, table = data
     where = f"{file}: episode {row['episode_index']}"
-    length, language, ours = row["length"], row["tasks"][0], info.get(OURS, {})
-    actions = _vectors(where, table, layout.action, ACTION_DIM)
-    robot = {}
-    if layout.state is not None:
-        state = _vectors(where, table, layout.state, 8)
-        robot = {name: state[:, part] for name, part in _STATE_PARTS.items()}
-    if layout.joints is not None:
-        robot["joint_positions"] = _vectors(where, table, layout.joints, 7)
+    language, ours = row["tasks"][0], info.get(OURS, {})
+    actions = _vectors(where, table, columns.action, columns.layout.robot.action_dim)
+    robot: dict[str, NDArray[np.float32]] = {}
+    for key, state in columns.states.items():
+        robot |= _parts(_vectors(where, table, key, columns.layout.width(state)), state, columns.layout)
     frames = {
-        camera: _frames(root, info, row, key, ParquetFrames(file, key, first)) for camera, key in layout.cameras.items()
+        camera: _frames(root, info, row, key, ParquetFrames(file, key, first))
+        for camera, key in columns.cameras.items()
     }
     # The instruction is all that published datasets tell of the task.
     task = row.get(f"{OURS}/task") or re.sub(r"[^\w-]+", "_", language.lower()).strip("_") or "task"
-    stored = ours.get("image_transform", STORED_TRANSFORM)
-    return RobotEpisode(
+    stored = ours.get("image_transform", columns.layout.image_transform)
+    return Demonstration(
         id=row.get(f"{OURS}/id") or f"{task}/episode_{row['episode_index']:06d}",
         task=task,
         language=language,
-        num_frames=length,
         fps=float(info["fps"]),
         actions=actions,
         proprioception=robot,
-        phases=_phases(where, table, layout),
+        robot=columns.layout.robot,
+        phases=_phases(where, table, columns),
         source=ours.get("source", "unknown"),
-        camera_names=tuple(layout.cameras),
+        cameras=tuple(columns.cameras),
         reader=LeRobotFrames(frames),
         stored_transform=stored,
         image_transform=stored,
@@ -308,6 +258,11 @@ def _frames(
     return VideoFrames(path, round(start * info["fps"]), row["length"], float(info["fps"]))
 
 
+def _parts(values: NDArray[np.float32], state: StateColumn, layout: LeRobotLayout) -> dict[str, NDArray[np.float32]]:
+    ends = np.cumsum([layout.robot.proprioception[part] for part in state.parts])
+    return dict(zip(state.parts, np.split(values, ends[:-1], axis=1), strict=True))
+
+
 def _vectors(where: str, table: pa.Table, key: str, width: int) -> NDArray[np.float32]:
     column = table.column(key)
     widths = pc.unique(pc.list_value_length(column)).to_pylist() if _is_list(column.type) else [None]
@@ -322,9 +277,9 @@ def _is_list(kind: pa.DataType) -> bool:
     return pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
 
 
-def _phases(where: str, table: pa.Table, layout: _Layout) -> list[str] | None:
+def _phases(where: str, table: pa.Table, columns: _Columns) -> list[str] | None:
     """Names, or None where the recording does not tell them: then all are empty."""
-    names = [] if layout.phase is None else table.column(layout.phase).to_pylist()
+    names = [] if columns.phase is None else table.column(columns.phase).to_pylist()
     if not any(names):
         return None
     check_phases(where, names, len(table))
@@ -338,7 +293,16 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-@lru_cache(maxsize=_OPEN_READERS)
-def _video_reader(path: Path, modified: int) -> VideoReader:
-    """An open file; one that was replaced is opened again."""
-    return VideoReader(path)
+def _datasets(path: Path) -> list[Path]:
+    if (path / INFO_FILE).is_file():
+        return [path]
+    return sorted(file.parent.parent for file in path.rglob(INFO_FILE))
+
+
+FORMAT = DemonstrationFormat(
+    name="lerobot",
+    looks_like=f"LeRobot datasets of LIBERO, with {INFO_FILE}",
+    recognises=lambda path: bool(_datasets(path)),
+    read=lambda path: [demonstration for root in _datasets(path) for demonstration in read_lerobot(root)],
+    writer=LeRobotWriter,
+)

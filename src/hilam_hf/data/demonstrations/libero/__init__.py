@@ -1,0 +1,1 @@
+"""LIBERO's own HDF5 files: their layout, written and read."""

@@ -1,0 +1,68 @@
+"""Frames of an episode out of a video file, or of a part of one.
+
+Shapes: N frames asked for, H height, W width, C = 3 channels.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ...video import VideoError, VideoReader
+
+# Open files a process; each holds a decoder with its buffers.
+_OPEN_READERS = 16
+
+
+@dataclass(frozen=True)
+class VideoFrames:
+    """A part of a video file.
+
+    Attributes:
+        path: The file.
+        first: Frame of the file that is the episode's first.
+        length: T.
+        fps: Rate that the recording gives.
+        is_whole: Whether the file holds this episode and nothing else.
+    """
+
+    path: Path
+    first: int
+    length: int
+    fps: float
+    is_whole: bool = False
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C).
+
+        Raises:
+            FileNotFoundError: There is no such file.
+            VideoError: The file is damaged, or is not the one that the recording describes.
+        """
+        modified = self.path.stat().st_mtime_ns if self.path.exists() else 0
+        reader = _video_reader(self.path, modified, threading.get_ident())
+        self._check(reader)
+        return reader.read([self.first + index for index in indices]).permute(0, 2, 3, 1).numpy()
+
+    def _check(self, reader: VideoReader) -> None:
+        fps, end = reader.info.fps, self.first + self.length
+        has_frames = len(reader) == end if self.is_whole else len(reader) >= end
+        if not has_frames or (fps is not None and abs(fps - self.fps) > 0.01 * self.fps):
+            expected = end if self.is_whole else f"at least {end}"
+            raise VideoError.about(
+                self.path,
+                f"it has {len(reader)} frames at {fps} a second, expected {expected} at {self.fps}: copy the recording "
+                "again",
+            )
+
+
+@lru_cache(maxsize=_OPEN_READERS)
+def _video_reader(path: Path, modified: int, thread: int) -> VideoReader:
+    """An open file; one that was replaced is opened again. Two threads cannot share a decoder."""
+    return VideoReader(path)
