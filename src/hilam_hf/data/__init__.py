@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from .demonstrations.libero.writer import LiberoHdf5Writer
     from .demonstrations.loader import Demonstrations, load_demonstrations
     from .demonstrations.phases import demonstration_phases, latent_phases, phase_boundaries, smooth_phases
-    from .demonstrations.recorded import DemonstrationWriter, RecordedDemonstration, episode_id
+    from ..recorded import DemonstrationWriter, RecordedDemonstration, episode_id
     from .demonstrations.video_recording import VideoRecordingWriter, read_video_recording
     from .demonstrations.videos import write_videos
     from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
@@ -47,7 +47,7 @@ _MODULES = {
     "CorpusWriter": ".corpora.writer",
     "Demonstration": ".demonstrations.demonstration",
     "DemonstrationFormat": ".demonstrations.demonstration",
-    "DemonstrationWriter": ".demonstrations.recorded",
+    "DemonstrationWriter": "..recorded",
     "Demonstrations": ".demonstrations.loader",
     "Episode": ".episodes",
     "FramePairDataset": ".samples.frame_pairs",
@@ -56,7 +56,7 @@ _MODULES = {
     "LiberoHdf5Writer": ".demonstrations.libero.writer",
     "PolicyDataset": ".samples.policy",
     "PolicyEpisode": ".samples.policy",
-    "RecordedDemonstration": ".demonstrations.recorded",
+    "RecordedDemonstration": "..recorded",
     "RejectedVideo": ".episodes",
     "VIDEO_EXTENSIONS": "..video",
     "VideoError": "..video",
@@ -72,7 +72,7 @@ _MODULES = {
     "dataset_card": ".corpora.info",
     "demonstration_formats": ".demonstrations.formats",
     "demonstration_phases": ".demonstrations.phases",
-    "episode_id": ".demonstrations.recorded",
+    "episode_id": "..recorded",
     "latent_actions_array": ".corpora.corpus",
     "latent_phases": ".demonstrations.phases",
     "load_corpus": ".corpora.corpus",

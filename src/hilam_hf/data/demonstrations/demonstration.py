@@ -19,7 +19,7 @@ from torch import Tensor
 
 from ...robots import RobotDescription
 from ...video.orientation import ImageTransform, orient_frames
-from .recorded import DemonstrationWriter
+from ...recorded import DemonstrationWriter
 
 
 class FrameReader(Protocol):

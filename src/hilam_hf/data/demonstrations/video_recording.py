@@ -32,7 +32,7 @@ from ...metaworld_conventions import SAWYER
 from ...robots import EE_POSITIONS, RobotDescription
 from ...video.orientation import orient_frames
 from .demonstration import Demonstration, DemonstrationFormat
-from .recorded import RecordedDemonstration, check_episode_id, check_vectors
+from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from .video_frames import VideoFrames
 from .videos import VIDEOS, VideoFolderWriter, describe_video
 

@@ -18,7 +18,7 @@ from ...video import write_video
 from ...video.orientation import ImageTransform
 from ..episodes import METADATA_FILE
 from .demonstration import Demonstration
-from .recorded import RecordedDemonstration, check_episode_id
+from ...recorded import RecordedDemonstration, check_episode_id
 
 VIDEOS = "videos"
 """Folder of a recording's own videos."""

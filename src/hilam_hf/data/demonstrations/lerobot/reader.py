@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ..demonstration import Demonstration, DemonstrationFormat
-from ..recorded import check_phases, check_vectors
+from ....recorded import check_phases, check_vectors
 from ..video_frames import VideoFrames
 from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
 from .libero import LIBERO, LeRobotLayout, StateColumn

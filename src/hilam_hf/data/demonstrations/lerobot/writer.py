@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from ....files import atomic_path, disk_errors, write_text
 from ....video import write_video
 from ....video.orientation import orient_frames
-from ..recorded import RecordedDemonstration
+from ....recorded import RecordedDemonstration
 from .info import (
     CHUNK_SIZE,
     DATA_PATH,

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from ....files import disk_errors
 from ....optional import require
 from ....video.orientation import ImageTransform
-from ..recorded import check_phases, check_vectors
+from ....recorded import check_phases, check_vectors
 
 SUFFIX = "_demo.hdf5"
 CAMERA_DATASETS = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from ....libero_conventions import ACTION_DIM, PANDA
 from ..demonstration import Demonstration, DemonstrationFormat
-from ..recorded import RecordedDemonstration
+from ....recorded import RecordedDemonstration
 from .layout import (
     CAMERA_DATASETS,
     as_text,

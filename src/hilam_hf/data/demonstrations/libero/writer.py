@@ -34,7 +34,7 @@ from ....files import atomic_path, disk_errors
 from ....libero_conventions import PANDA
 from ....optional import require
 from ....video.orientation import orient_frames
-from ..recorded import RecordedDemonstration, check_vectors
+from ....recorded import RecordedDemonstration, check_vectors
 from .layout import (
     CAMERA_DATASETS,
     SUFFIX,

@@ -11,13 +11,13 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from types import TracebackType
-from typing import Any, Protocol, Self
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ...robots import RobotDescription
-from ...video.orientation import ImageTransform, check_image_transform
+from .robots import RobotDescription
+from .video.orientation import ImageTransform, check_image_transform
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +123,7 @@ class DemonstrationWriter(Protocol):
     An interrupted recording is continued by opening the same folder.
     """
 
-    def __enter__(self) -> Self: ...
+    def __enter__(self) -> DemonstrationWriter: ...
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
