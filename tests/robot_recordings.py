@@ -7,7 +7,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from hilam_hf.data import RobotDemonstration
+from hilam_hf.data import RecordedDemonstration, episode_id
+from hilam_hf.libero_conventions import PANDA, quaternion_to_axis_angle
+from hilam_hf.metaworld_conventions import SAWYER
+from tests.numbered_videos import numbered_frames
 
 HEIGHT, WIDTH = 32, 48
 BDDL = (
@@ -47,30 +50,76 @@ def read_pictures(frames: NDArray[np.uint8]) -> tuple[list[int], list[int]]:
     return numbers, [int(np.argmin(row)) for row in distances]
 
 
-def demonstration(num_frames: int = 5, seed: int = 0, **changes: Any) -> RobotDemonstration:
-    """A valid demonstration of random numbers, each different."""
+def demonstration(num_frames: int = 5, seed: int = 0, **changes: Any) -> RecordedDemonstration:
+    """A valid demonstration of LIBERO of random numbers, each different.
+
+    Args:
+        num_frames: T.
+        seed: Of the numbers, and of the id.
+        changes: Other values of fields, of parts of the proprioception, or of details.
+    """
     rng = np.random.default_rng(seed)
     quaternions = rng.normal(size=(num_frames, 4))
-    values: dict[str, Any] = {
+    quaternions /= np.linalg.norm(quaternions, axis=1, keepdims=True)
+    fields: dict[str, Any] = {
         "task": "put_the_bowl_on_the_stove",
         "language": "put the bowl on the stove",
         "frames": {"agentview": pictures(num_frames), "robot0_eye_in_hand": pictures(num_frames, start=20)},
         "actions": rng.uniform(-1, 1, (num_frames, 7)),
-        "joint_positions": rng.normal(size=(num_frames, 7)),
-        "gripper_positions": rng.normal(size=(num_frames, 2)),
-        "ee_positions": rng.normal(size=(num_frames, 3)),
-        "ee_quaternions": quaternions / np.linalg.norm(quaternions, axis=1, keepdims=True),
-        "states": rng.normal(size=(num_frames, 11)),
-        "rewards": np.arange(num_frames) == num_frames - 1,
-        "dones": np.arange(num_frames) == num_frames - 1,
+        "robot": PANDA,
+        "fps": 20.0,
         "phases": ["approach"] * (num_frames - 2) + ["grasp"] * 2,
         "seed": seed,
         "initial_state": 7,
         "success": True,
+        "source": "scripted",
+        "metadata": {"renderer": "egl", "noise": 0.1},
+    }
+    parts: dict[str, Any] = {
+        "ee_positions": rng.normal(size=(num_frames, 3)),
+        "ee_axis_angles": quaternion_to_axis_angle(quaternions),
+        "ee_quaternions": quaternions,
+        "gripper_positions": rng.normal(size=(num_frames, 2)),
+        "joint_positions": rng.normal(size=(num_frames, 7)),
+    }
+    details: dict[str, Any] = {
+        "states": rng.normal(size=(num_frames, 11)),
+        "rewards": np.arange(num_frames) == num_frames - 1,
+        "dones": np.arange(num_frames) == num_frames - 1,
         "model_xml": "<mujoco>äö</mujoco>",
         "bddl_file": "libero_goal/put_the_bowl_on_the_stove.bddl",
         "bddl": BDDL,
         "env_kwargs": {"controller": "OSC_POSE", "control_freq": 20.0},
-        "metadata": {"renderer": "egl", "noise": 0.1},
     }
-    return RobotDemonstration(**(values | changes))
+    for name, value in changes.items():
+        next((group for group in (parts, details) if name in group), fields)[name] = value
+    fields.setdefault("id", episode_id(fields["task"], fields["seed"], fields["initial_state"]))
+    return RecordedDemonstration(**{"proprioception": parts, "details": details} | fields)
+
+
+def small_demonstration(id: str, num_frames: int = 6, *, seed: int = 0, **changes: Any) -> RecordedDemonstration:
+    """A valid demonstration of Meta-World of random numbers; its frames tell their numbers (`frame_numbers`).
+
+    Args:
+        id: `<task>/<name>`.
+        num_frames: T.
+        seed: Of the numbers.
+        changes: Other values of fields; `ee_positions` (T, 3).
+    """
+    rng = np.random.default_rng(seed)
+    values: dict[str, Any] = {
+        "task": id.partition("/")[0],
+        "language": "open the drawer",
+        "fps": 20.0,
+        "frames": {"corner2": numbered_frames(num_frames).permute(0, 2, 3, 1).numpy()},
+        "actions": rng.normal(size=(num_frames, 4)),
+        "robot": SAWYER,
+        "proprioception": {
+            "ee_positions": changes.pop("ee_positions", rng.normal(size=(num_frames, 3))),
+            "gripper_openings": rng.normal(size=(num_frames, 1)),
+        },
+        "success": True,
+        "seed": seed,
+        "source": "metaworld",
+    }
+    return RecordedDemonstration(id=id, **(values | changes))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from hilam_hf.envs.libero import RobotState
-from hilam_hf.libero_conventions import proprioception, proprioception_dim, quaternion_to_axis_angle
+from hilam_hf.libero_conventions import PANDA, quaternion_to_axis_angle
 
 
 @pytest.mark.parametrize(
@@ -54,7 +54,7 @@ def test_layouts_of_proprioception():
         "gripper_joints": [0.04, -0.04, 10, 11, 12, 13, 14, 15, 16],
     }
     for layout, values in expected.items():
-        np.testing.assert_allclose(proprioception(state.parts(), layout), values, atol=1e-6)
-        assert proprioception_dim(layout) == len(values)
+        np.testing.assert_allclose(PANDA.agent_pos(state.parts(), layout), values, atol=1e-6)
+        assert PANDA.agent_pos_dim(layout) == len(values)
     with pytest.raises(ValueError, match="proprioception: got 'ee_gripper', expected one of"):
-        proprioception(state.parts(), "ee_gripper")
+        PANDA.agent_pos(state.parts(), "ee_gripper")

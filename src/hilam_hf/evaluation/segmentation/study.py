@@ -83,8 +83,9 @@ def load_study_data(corpus: str | Path, phases: Mapping[str, Sequence[str]]) -> 
 
     Args:
         corpus: Folder of the corpus.
-        phases: For every episode's id one name a frame, such as `demonstration_phases` returns. A latent action has the phase of
-            its first frame: an arm follows its commands late, so that the frames up to k later show what they do.
+        phases: For every episode's id one name a frame, such as `demonstration_phases` returns. A latent action has the
+            phase of its first frame: an arm follows its commands late, so that the frames up to k later show what they
+            do.
 
     Raises:
         ValueError: If an episode has no phases, or its video had another number of frames.

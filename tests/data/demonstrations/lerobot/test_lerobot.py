@@ -12,9 +12,9 @@ import pytest
 import torch
 from PIL import Image
 
-from hilam_hf.data import LeRobotWriter, RobotDemonstration, read_lerobot
-from hilam_hf.data.demonstrations import lerobot_writer as lerobot
-from hilam_hf.data.demonstrations.lerobot_info import merge_statistics, picture_statistics, vector_statistics
+from hilam_hf.data import LeRobotWriter, RecordedDemonstration, read_lerobot
+from hilam_hf.data.demonstrations.lerobot import writer as lerobot
+from hilam_hf.data.demonstrations.lerobot.info import merge_statistics, picture_statistics, vector_statistics
 from hilam_hf.video.video_file import VideoReader, write_video
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
@@ -94,12 +94,12 @@ def test_rows_of_frames(tmp_path: Path) -> None:
     assert [row["phase"] for row in rows] == demo.phases
     np.testing.assert_array_equal([row["action"] for row in rows], demo.actions.astype(np.float32))
     state = np.array([row["observation.state"] for row in rows])
-    np.testing.assert_array_equal(state[:, :3], demo.ee_positions.astype(np.float32))
-    np.testing.assert_array_equal(state[:, 6:], demo.gripper_positions.astype(np.float32))
+    np.testing.assert_array_equal(state[:, :3], demo.proprioception["ee_positions"].astype(np.float32))
+    np.testing.assert_array_equal(state[:, 6:], demo.proprioception["gripper_positions"].astype(np.float32))
     angles = np.linalg.norm(state[:, 3:6], axis=1)
-    np.testing.assert_allclose(np.cos(angles / 2), demo.ee_quaternions[:, 3], atol=1e-5)
+    np.testing.assert_allclose(np.cos(angles / 2), demo.proprioception["ee_quaternions"][:, 3], atol=1e-5)
     joints = [row["observation.states.joint_state"] for row in rows]
-    np.testing.assert_array_equal(joints, demo.joint_positions.astype(np.float32))
+    np.testing.assert_array_equal(joints, demo.proprioception["joint_positions"].astype(np.float32))
     assert table.schema.field("action").type == pa.list_(pa.float32(), 7) and table.schema.metadata is None
 
 
@@ -193,8 +193,8 @@ def test_round_trip(tmp_path: Path) -> None:
     assert episode.phases == demo.phases and episode.stored_transform == "rotate_180"
     assert episode.metadata["metadata"] == demo.metadata and episode.metadata["seed"] == 1
     np.testing.assert_array_equal(episode.actions, demo.actions.astype(np.float32))
-    np.testing.assert_array_equal(episode.proprioception["joint_positions"], demo.joint_positions.astype(np.float32))
-    np.testing.assert_array_equal(episode.agent_pos[:, 6:], demo.gripper_positions.astype(np.float32))
+    np.testing.assert_array_equal(episode.proprioception["joint_positions"], demo.proprioception["joint_positions"].astype(np.float32))
+    np.testing.assert_array_equal(episode.agent_pos[:, 6:], demo.proprioception["gripper_positions"].astype(np.float32))
     raw = demo.frames["agentview"][[4, 1]][:, ::-1, ::-1]
     read = episode.frames("agentview", [4, 1]).permute(0, 2, 3, 1).numpy()
     assert np.abs(read.astype(int) - raw).mean() < 6
@@ -211,7 +211,7 @@ def test_unknown_phases_and_one_camera(tmp_path: Path) -> None:
         writer.add(demonstration(frames=frames, seed=1, initial_state=None))
         writer.add(demonstration(frames=frames))
     assert [episode.metadata["initial_state"] for episode in read_lerobot(tmp_path / "other")] == [None, 7]
-    assert first.phases is None and second.phases is not None and first.camera_names == ("agentview",)
+    assert first.phases is None and second.phases is not None and first.cameras == ("agentview",)
     assert [row["phase"] for row in pq.read_table(tmp_path / "data/chunk-000/file-000.parquet").to_pylist()] == [""] * 5
     assert [episode.metadata["initial_state"] for episode in (first, second)] == [7, None]
 
@@ -283,7 +283,7 @@ def interrupt(patch: pytest.MonkeyPatch, at: int) -> list[Path]:
     return written
 
 
-def write_all(root: Path, demonstrations: list[RobotDemonstration]) -> list[int]:
+def write_all(root: Path, demonstrations: list[RecordedDemonstration]) -> list[int]:
     """Adds what is missing; the numbers of rows that LeRobot would have loaded before."""
     with LeRobotWriter(root) as writer:
         rows = [len(pq.read_table(file)) for file in sorted((root / "data").rglob("*.parquet"))]
@@ -413,8 +413,8 @@ def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
         ({"codebase_version": None}, r"codebase_version: got None"),
         ({"features": {}}, r"info.json: lacks features"),
         ({"features": ["action"]}, r"info.json: lacks a table of features"),
-        ({"features": {"action": {"dtype": "float32", "shape": [7]}}}, r"has no cameras of LIBERO"),
-        ({"features": {IMAGE: {"dtype": "video"}}}, r"has no actions of LIBERO: got features observation.images.image"),
+        ({"features": {"action": {"dtype": "float32", "shape": [7]}}}, r"has no cameras of libero"),
+        ({"features": {IMAGE: {"dtype": "video"}}}, r"has no actions of libero: got features observation.images.image"),
         (
             {"features": {IMAGE: {"dtype": "video"}, "action": {"shape": [14]}}},
             r"action: got shape \(14,\), expected \(7,\)",

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import signal
@@ -12,7 +13,8 @@ import numpy as np
 import pytest
 
 from hilam_hf.data import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
-from hilam_hf.data.demonstrations import libero_hdf5
+from hilam_hf.data.demonstrations.libero import writer as libero_writer
+from hilam_hf.libero_conventions import PANDA
 from tests.robot_recordings import BDDL, demonstration, pictures
 
 TASK = "put_the_bowl_on_the_stove"
@@ -103,22 +105,22 @@ def test_layout_as_robomimic_reads_it(tmp_path: Path) -> None:
             "obs/joint_states": ((6, 7), f8),
         }
         np.testing.assert_array_equal(group["actions"], demo.actions)
-        np.testing.assert_array_equal(group["states"], demo.states)
-        np.testing.assert_array_equal(group["robot_states"][:, :2], demo.gripper_positions)
-        np.testing.assert_array_equal(group["robot_states"][:, 2:5], demo.ee_positions)
-        np.testing.assert_array_equal(group["robot_states"][:, 5:], demo.ee_quaternions)
+        np.testing.assert_array_equal(group["states"], demo.details["states"])
+        np.testing.assert_array_equal(group["robot_states"][:, :2], demo.proprioception["gripper_positions"])
+        np.testing.assert_array_equal(group["robot_states"][:, 2:5], demo.proprioception["ee_positions"])
+        np.testing.assert_array_equal(group["robot_states"][:, 5:], demo.proprioception["ee_quaternions"])
         np.testing.assert_array_equal(group["obs/agentview_rgb"], demo.frames["agentview"])
         np.testing.assert_array_equal(group["obs/eye_in_hand_rgb"], demo.frames["robot0_eye_in_hand"])
-        np.testing.assert_array_equal(group["obs/joint_states"], demo.joint_positions)
+        np.testing.assert_array_equal(group["obs/joint_states"], demo.proprioception["joint_positions"])
         np.testing.assert_array_equal(group["obs/ee_states"], np.hstack([group["obs/ee_pos"], group["obs/ee_ori"]]))
         # The angle about the axis, from the scalar part alone.
         angles = np.linalg.norm(group["obs/ee_ori"], axis=1)
-        np.testing.assert_allclose(np.cos(angles / 2), demo.ee_quaternions[:, 3], atol=1e-12)
+        np.testing.assert_allclose(np.cos(angles / 2), demo.proprioception["ee_quaternions"][:, 3], atol=1e-12)
         assert group["rewards"][()].tolist() == group["dones"][()].tolist() == [0, 0, 0, 0, 0, 1]
         assert [name.decode() for name in group["phases"]] == ["approach"] * 4 + ["grasp"] * 2
         assert (group.attrs["num_samples"], group.attrs["seed"], group.attrs["initial_state"]) == (6, 3, 7)
-        np.testing.assert_array_equal(group.attrs["init_state"], demo.states[0])
-        assert group.attrs["model_file"] == demo.model_xml
+        np.testing.assert_array_equal(group.attrs["init_state"], demo.details["states"][0])
+        assert group.attrs["model_file"] == demo.details["model_xml"]
 
 
 @pytest.mark.parametrize("compression", [None, "gzip", "lzf"])
@@ -127,16 +129,41 @@ def test_round_trip_is_exact(tmp_path: Path, compression: str | None) -> None:
     with LiberoHdf5Writer(tmp_path, compression=compression) as writer:
         writer.add(demo)
     back = read_libero_demonstration(tmp_path / f"{TASK}_demo.hdf5", "demo_0")
+    nested = ("frames", "proprioception", "details")
     for name, value in vars(demo).items():
-        other = getattr(back, name)
-        if isinstance(value, np.ndarray):
-            np.testing.assert_array_equal(other, value, err_msg=name)
-        elif name == "frames":
-            assert set(other) == set(value)
-            for camera in value:
-                np.testing.assert_array_equal(other[camera], value[camera])
-        else:
-            assert other == value, name
+        if name not in (*nested, "actions"):
+            assert getattr(back, name) == value, name
+    for name in nested:
+        assert set(getattr(back, name)) == set(getattr(demo, name))
+        for key, value in getattr(demo, name).items():
+            np.testing.assert_array_equal(getattr(back, name)[key], value, err_msg=key)
+    np.testing.assert_array_equal(back.actions, demo.actions)
+
+
+def test_pictures_are_turned_back_to_what_the_renderer_gave(tmp_path: Path) -> None:
+    drawn = pictures(5)
+    turned = {"agentview": drawn[:, ::-1, ::-1]}
+    with LiberoHdf5Writer(tmp_path) as writer:
+        writer.add(demonstration(frames=turned, image_transform="rotate_180"))
+    (episode,) = read_libero_hdf5(tmp_path / f"{TASK}_demo.hdf5")
+    np.testing.assert_array_equal(episode.frames("agentview").permute(0, 2, 3, 1).numpy(), drawn)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"states": np.zeros((6, 11))}, r"seed_0': states: got shape \(6, 11\), expected \(5, width\)"),
+        ({"rewards": np.full(5, 0.5)}, r"rewards: expected 5 values of 0 or 1"),
+        ({"dones": np.zeros(4)}, r"dones: expected 5 values of 0 or 1"),
+        ({"details": {}}, r"lacks details states, details rewards, details dones, which LIBERO's HDF5 files hold"),
+        ({"proprioception": {"ee_positions": np.zeros((5, 3))}}, r"lacks proprioception ee_axis_angles, proprioc"),
+        ({"robot": dataclasses.replace(PANDA, environment="lab")}, r"got robot panda of lab, but LIBERO's HDF5 files"),
+    ],
+)
+def test_what_the_format_cannot_hold(tmp_path: Path, changes: dict[str, Any], message: str) -> None:
+    with LiberoHdf5Writer(tmp_path) as writer, pytest.raises(ValueError, match=message):
+        writer.add(demonstration(5, **changes))
+    assert not list(tmp_path.iterdir())
 
 
 def test_reading_is_lazy_and_raw(tmp_path: Path) -> None:
@@ -148,7 +175,7 @@ def test_reading_is_lazy_and_raw(tmp_path: Path) -> None:
     assert second.phases == ["approach"] * 4 + ["grasp"] * 2
     expected = demonstration(6, 1)
     np.testing.assert_array_equal(second.actions, expected.actions.astype(np.float32))
-    np.testing.assert_array_equal(second.proprioception["joint_positions"], expected.joint_positions.astype(np.float32))
+    np.testing.assert_array_equal(second.proprioception["joint_positions"], expected.proprioception["joint_positions"].astype(np.float32))
     frames = second.frames("robot0_eye_in_hand", [5, 0, 5])
     np.testing.assert_array_equal(frames.permute(0, 2, 3, 1).numpy(), expected.frames["robot0_eye_in_hand"][[5, 0, 5]])
     assert second.frames("agentview").shape == (6, 3, 32, 48) and second.frames("agentview").is_contiguous()
@@ -178,7 +205,7 @@ def test_official_file(tmp_path: Path) -> None:
     assert last.agent_pos[0].tolist() == [10, 11, 12, 110, 111, 112, 310, 311]
     np.testing.assert_array_equal(last.frames("agentview", [2])[0].permute(1, 2, 0), pictures(1, start=12)[0])
     whole = read_libero_demonstration(tmp_path / "pick_it_up_demo.hdf5", "demo_2")
-    assert whole.success and whole.seed == -1 and whole.ee_quaternions[0].tolist() == [7, 8, 9, 10]
+    assert whole.success and whole.seed is None and whole.proprioception["ee_quaternions"][0].tolist() == [7, 8, 9, 10]
     with pytest.raises(ValueError, match="there is no 'demo_7'"):
         read_libero_demonstration(tmp_path / "pick_it_up_demo.hdf5", "demo_7")
 
@@ -366,15 +393,15 @@ def test_what_lies_aside_is_dropped_and_the_rest_stays(tmp_path: Path) -> None:
     for seed, demo in enumerate(("demo_0", "demo_1")):
         expected, back = demonstration(5 + seed, seed), read_libero_demonstration(file, demo)
         np.testing.assert_array_equal(back.frames["agentview"], expected.frames["agentview"])
-        np.testing.assert_array_equal(back.states, expected.states)
-        assert back.model_xml == expected.model_xml and back.phases == expected.phases
+        np.testing.assert_array_equal(back.details["states"], expected.details["states"])
+        assert back.details["model_xml"] == expected.details["model_xml"] and back.phases == expected.phases
 
 
 def test_full_disk_is_told_before_the_file_is_touched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = record(tmp_path, 1)
     before = file.read_bytes()
     usage = type("Usage", (), {"free": 1000})
-    monkeypatch.setattr(libero_hdf5.shutil, "disk_usage", lambda path: usage)
+    monkeypatch.setattr(libero_writer.shutil, "disk_usage", lambda path: usage)
     with LiberoHdf5Writer(tmp_path) as writer, pytest.raises(OSError, match=r"the disk is full: \d+ MiB are needed"):
         writer.add(demonstration(seed=5))
     assert file.read_bytes() == before
