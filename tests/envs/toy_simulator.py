@@ -24,7 +24,7 @@ class ToyHost:
 
     def reset(self, spec: EpisodeSpec, draw: bool) -> tuple[dict[str, Any], dict[str, Any]]:
         self.random, self.goal, self.steps = np.random.default_rng(spec.seed), np.array(GOALS[spec.task]), 0
-        self.place = self.random.uniform(-0.3, 0.3, 2) + (0.0, 0.5)
+        self.place = self.random.uniform(-0.3, 0.3, 2)
         return self.observation(draw), {"success": False, "instruction": TOY.instruction(spec.task)}
 
     def step(self, action, draw):
@@ -92,7 +92,7 @@ class ToySimulator(Simulator):
     recording = Recording(demonstrator=f"{__name__}:ToyDemonstrator", options={"noise": 0.1})
     protocols = (
         EvaluationProtocol(
-            name="toy-square",
+            name="toy",
             simulator="toy",
             source="this file",
             episodes_per_task=3,

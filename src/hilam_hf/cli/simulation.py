@@ -1,5 +1,6 @@
 """Commands that need a simulator: recording scripted experts, evaluating policies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -74,10 +75,11 @@ def record(
     from .. import recording
 
     chosen = _protocol(simulator, suite, protocol, camera)
-    how = {"noise": noise, "action_labels": action_labels}
+    how: dict[str, Any] = {"noise": noise, "action_labels": action_labels}
     print(
         recording.record(
             out,
+            chosen.simulator,
             _tasks(chosen, tasks, suite),
             episodes,
             protocol=chosen,
@@ -213,7 +215,7 @@ def _protocol(simulator: str | None, suite: str | None, protocol: str | None, ca
     return chosen.with_options(cameras=cameras)
 
 
-def _tasks(protocol: EvaluationProtocol, tasks: str | None, suite: str | None) -> list[str] | list[int] | None:
+def _tasks(protocol: EvaluationProtocol, tasks: str | None, suite: str | None) -> Sequence[str | int] | None:
     """The tasks that are named, or where neither they nor a suite are, the simulator's usual ones."""
     if tasks is None:
         return None if suite is not None else list(get_simulator(protocol.simulator).default_tasks)

@@ -170,9 +170,7 @@ def finetune_command(
     ] = None,
     image_transform: Annotated[
         str | None,
-        typer.Option(
-            help="How pictures lie, as in the protocol: rotate_180 (LIBERO's usual), flip_vertical, none."
-        ),
+        typer.Option(help="How pictures lie, as in the protocol: rotate_180 (LIBERO's usual), flip_vertical, none."),
     ] = None,
     proprioception: Annotated[
         str | None,

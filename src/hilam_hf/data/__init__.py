@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from ..recorded import DemonstrationWriter, RecordedDemonstration, episode_id
     from ..video import VIDEO_EXTENSIONS, VideoError, VideoInfo, VideoReader, check_video, resize_frames, write_video
     from ..video.orientation import orient_frames
     from .corpora.corpus import (
@@ -32,7 +33,6 @@ if TYPE_CHECKING:
     from .demonstrations.libero.writer import LiberoHdf5Writer
     from .demonstrations.loader import Demonstrations, load_demonstrations
     from .demonstrations.phases import demonstration_phases, latent_phases, phase_boundaries, smooth_phases
-    from ..recorded import DemonstrationWriter, RecordedDemonstration, episode_id
     from .demonstrations.video_recording import VideoRecordingWriter, read_video_recording
     from .demonstrations.videos import write_videos
     from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes

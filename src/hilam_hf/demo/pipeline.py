@@ -50,8 +50,9 @@ def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
         steps.append(
             (
                 "record",
-                f"Scripted experts of {simulator.title} do {len(config.tasks)} tasks ({tasks}), {config.episodes_per_task} "
-                "times each. Their videos are the training data; their actions are put away.",
+                f"Scripted experts of {simulator.title} do {len(config.tasks)} tasks ({tasks}), "
+                f"{config.episodes_per_task} times each. Their videos are the training data; their "
+                "actions are put away.",
                 video_steps.record,
             )
         )

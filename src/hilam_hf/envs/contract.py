@@ -80,7 +80,7 @@ class Recording:
     Attributes:
         demonstrator: `"module:Class"` of the `Demonstrator` that worker processes make.
         options: Keywords of the demonstrator that decide how episodes come out, with their defaults.
-        formats: What recordings are written in by default, of `hilam_hf.recording.FORMATS`.
+        formats: What recordings are written in by default, of `hilam_hf.data.demonstration_formats`.
         advice: What may help where the expert does not solve enough episodes.
     """
 

@@ -30,9 +30,9 @@ class EvaluationProtocol:
         settle_action: The action of these steps, (A,).
         max_steps: Steps after which an episode has failed, by suite; the key "" holds for any other.
         image_size: Height and width of pictures in pixels.
-        image_transform: What is done to the pictures that the simulator gives, of its robot's `image_transforms`. Where they
-            come with the bottom row first, `flip_vertical` puts them upright, `rotate_180` does too but mirrors left
-            and right, and `none` leaves them upside down.
+        image_transform: What is done to the pictures that the simulator gives, of its robot's `image_transforms`.
+            Where they come with the bottom row first, `flip_vertical` puts them upright, `rotate_180` does too but
+            mirrors left and right, and `none` leaves them upside down.
         cameras: The cameras that a policy sees.
         proprioception: What `agent_pos` is made of, of the `layouts` of the simulator's robot.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.

@@ -13,30 +13,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm.auto import tqdm
 
-from ..data.demonstrations.lerobot.writer import LeRobotWriter
-from ..data.demonstrations.libero.writer import LiberoHdf5Writer
-from ..data.demonstrations.video_recording import VideoRecordingWriter
+from ..data.demonstrations.formats import demonstration_formats
 from ..envs.options import check_least
 from ..envs.protocols import EpisodeSpec, EvaluationProtocol
 from ..envs.registry import get_simulator
 from ..envs.workers import Worker, ready_workers
 from ..recorded import DemonstrationWriter, RecordedDemonstration
 from .log import RecordingLog, RecordingSummary
+from .output import Output
 from .plan import RecordingPlan
 from .setup import RecordingSetup
-
-FORMATS: dict[str, tuple[Callable[..., DemonstrationWriter], str]] = {
-    "videos": (VideoRecordingWriter, "."),
-    "hdf5": (LiberoHdf5Writer, "hdf5"),
-    "lerobot": (LeRobotWriter, "lerobot"),
-}
-"""What recordings are written in: each format's writer, and its folder below the recording's."""
 
 
 def record(
@@ -78,7 +69,7 @@ def record(
             states and of how pictures are turned does not hold: they are recorded as they come.
         image_size: Height and width of pictures in pixels; even.
         quality: Rendering quality, see `RenderQuality`; None for the simulator's own choice.
-        formats: What to write, of `FORMATS`; None for the simulator's own choice.
+        formats: What to write, by the names of `demonstration_formats`; None for the simulator's own choice.
         initial_states: Numbers of the benchmark's initial states to start from, which are those of evaluations; None
             draws other ones.
         seed: Chooses initial states and noise, 0 to 99; no evaluation draws one of these states.
@@ -125,8 +116,6 @@ def record(
         assets=assets,
         options=options,
     )
-    if unknown := [name for name in setup.formats if name not in FORMATS]:
-        raise ValueError(f"formats: got {unknown}, expected some of {', '.join(FORMATS)}")
     numbers = range(setup.num_episodes(episodes_per_task))
     declared.check_episodes(setup.protocol, [setup.spec(task, number) for task in names for number in numbers])
     # Before the workers start, which inherit the choice of a graphics library.
@@ -135,7 +124,8 @@ def record(
     with ExitStack() as stack:
         root.mkdir(parents=True, exist_ok=True)
         log = RecordingLog(root, settings, circumstances)
-        output = _Output(root, setup.formats, settings | circumstances, stack)
+        provenance = settings | circumstances
+        output = Output(_open_writers(root, setup.formats, provenance, stack), provenance)
         plan = RecordingPlan(
             names,
             episodes_per_task,
@@ -159,32 +149,21 @@ def record(
     return RecordingSummary(root, recorded, plan.kept, frames, time.monotonic() - started, failures)
 
 
-class _Output:
-    """The writers of all formats."""
-
-    def __init__(self, root: Path, formats: Sequence[str], provenance: dict[str, Any], stack: ExitStack) -> None:
-        self._provenance = provenance
-        self._writers: list[DemonstrationWriter] = []
-        for name in formats:
-            make, folder = FORMATS[name]
-            self._writers.append(stack.enter_context(make(root / folder, provenance=provenance)))
-
-    def has(self, episode_id: str) -> bool:
-        """Whether an episode is recorded in every format."""
-        return all(writer.has(episode_id) for writer in self._writers)
-
-    def add(self, demonstration: RecordedDemonstration) -> None:
-        """Write a demonstration in the formats that lack it: an interruption may have come between two."""
-        told = replace(demonstration, metadata={**demonstration.metadata, **self._provenance})
-        for writer in self._writers:
-            if not writer.has(demonstration.id):
-                writer.add(told)
+def _open_writers(
+    root: Path, formats: Sequence[str], provenance: dict[str, Any], stack: ExitStack
+) -> list[DemonstrationWriter]:
+    writers = []
+    for name in formats:
+        chosen = demonstration_formats()[name]
+        assert chosen.writer is not None
+        writers.append(stack.enter_context(chosen.writer(root / chosen.folder, provenance=provenance)))
+    return writers
 
 
 def _run(
     plan: RecordingPlan,
     workers: Sequence[Worker],
-    output: _Output,
+    output: Output,
     log: RecordingLog,
     episode_id: Callable[[EpisodeSpec], str],
     *,
@@ -207,14 +186,13 @@ def _run(
             for worker in ready_workers(list(running)):
                 demonstration: RecordedDemonstration = worker.receive()
                 spec = running.pop(worker)
+                if not demonstration.success:
+                    log.add_failure(episode_id(spec), spec, demonstration.num_frames)
                 wanted = demonstration.success or not plan.replaces_failures
                 if not wanted:
                     plan.replace(spec)
-                # The worker goes on while its last episode is written; an environment of the same task need not be
-                # made anew.
+                # The worker goes on while its last episode is written, in the environment that it has, if it can.
                 give_episode(worker, spec.task)
-                if not demonstration.success:
-                    log.add_failure(episode_id(spec), spec, demonstration.num_frames)
                 if wanted:
                     output.add(demonstration)
                     recorded += 1

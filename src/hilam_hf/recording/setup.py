@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from ..data.demonstrations.formats import demonstration_formats
 from ..envs.contract import Recording, Simulator
 from ..envs.options import check_least
 from ..envs.protocols import EpisodeSpec, EvaluationProtocol
@@ -68,7 +69,7 @@ class RecordingSetup:
                 image_transform="none",
             ),
             quality=RenderQuality(quality or simulator.quality).value,
-            formats=formats or expert.formats,
+            formats=_written(expert.formats if formats is None else formats),
             initial_states=initial_states,
             options=complete,
             **others,
@@ -121,6 +122,13 @@ class RecordingSetup:
         """
         state = None if self.initial_states is None else self.initial_states[number]
         return EpisodeSpec(task, number, demonstration_seed(self.seed, number), state)
+
+
+def _written(formats: Sequence[str]) -> Sequence[str]:
+    known = [name for name, each in demonstration_formats().items() if each.writer is not None]
+    if not formats or not set(formats) <= set(known):
+        raise ValueError(f"formats: got {list(formats)}, expected some of {', '.join(known)}")
+    return formats
 
 
 def _recording(simulator: Simulator) -> Recording:

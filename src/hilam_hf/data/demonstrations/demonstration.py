@@ -17,9 +17,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...recorded import DemonstrationWriter
 from ...robots import RobotDescription
 from ...video.orientation import ImageTransform, orient_frames
-from ...recorded import DemonstrationWriter
 
 
 class FrameReader(Protocol):
@@ -126,6 +126,7 @@ class DemonstrationFormat:
         read: The demonstrations at a path, as stored: `image_transform` is `stored_transform`.
         writer: Makes a writer of a folder, with `provenance=`, plain JSON of what decides how all episodes come out;
             None for a format that is not written.
+        folder: Where recordings have it, below their own folder.
     """
 
     name: str
@@ -133,3 +134,4 @@ class DemonstrationFormat:
     recognises: Callable[[Path], bool]
     read: Callable[[Path], list[Demonstration]]
     writer: Callable[..., DemonstrationWriter] | None = None
+    folder: str = "."

@@ -29,10 +29,10 @@ from numpy.typing import NDArray
 
 from ...files import atomic_path, disk_errors
 from ...metaworld_conventions import SAWYER
+from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from ...robots import EE_POSITIONS, RobotDescription
 from ...video.orientation import orient_frames
 from .demonstration import Demonstration, DemonstrationFormat
-from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from .video_frames import VideoFrames
 from .videos import VIDEOS, VideoFolderWriter, describe_video
 

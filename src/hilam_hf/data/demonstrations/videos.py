@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...files import disk_errors, write_text
+from ...recorded import RecordedDemonstration, check_episode_id
 from ...video import write_video
 from ...video.orientation import ImageTransform
 from ..episodes import METADATA_FILE
 from .demonstration import Demonstration
-from ...recorded import RecordedDemonstration, check_episode_id
 
 VIDEOS = "videos"
 """Folder of a recording's own videos."""

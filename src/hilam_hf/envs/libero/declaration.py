@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ...libero_conventions import PANDA
+from ...recorded import episode_id
 from ..contract import Recording, Simulator
 from ..imports import prepare_mujoco
 from ..options import check_least
@@ -70,8 +71,7 @@ class Libero(Simulator):
             raise ValueError(f"speed_variation must be at least 0 and below 1, got {options['speed_variation']}")
 
     def episode_id(self, spec: EpisodeSpec) -> str:
-        state = "" if spec.initial_state is None else f"init_{spec.initial_state:03d}_"
-        return f"{parse_task(spec.task).name}/{state}seed_{spec.seed}"
+        return episode_id(parse_task(spec.task).name, spec.seed, spec.initial_state)
 
 
 LIBERO = Libero()

@@ -41,8 +41,8 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
 
     An observation is `{"pixels": {camera: uint8 (H, W, 3)}, "agent_pos": float32 (4,)}`, where `agent_pos` is the
     end effector's x, y, z in metres and the gripper's opening (0 closed to 1 open). Pictures are the right way up.
-    `pixels` is absent with `render=False` and after `step(..., draw=False)`; `privileged` (float64 (39,), Meta-World's own observation with the poses
-    of objects and goal) is there only with `privileged=True`.
+    `pixels` is absent with `render=False` and after `step(..., draw=False)`; `privileged` (float64 (39,), Meta-World's
+    own observation with the poses of objects and goal) is there only with `privileged=True`.
 
     An action is float32 (4,) in [-1, 1]: displacement of the end effector along x, y, z, where 1 is one centimetre,
     and the gripper's effort, where 1 closes. Values outside are clipped.

@@ -193,7 +193,9 @@ def test_round_trip(tmp_path: Path) -> None:
     assert episode.phases == demo.phases and episode.stored_transform == "rotate_180"
     assert episode.metadata["metadata"] == demo.metadata and episode.metadata["seed"] == 1
     np.testing.assert_array_equal(episode.actions, demo.actions.astype(np.float32))
-    np.testing.assert_array_equal(episode.proprioception["joint_positions"], demo.proprioception["joint_positions"].astype(np.float32))
+    np.testing.assert_array_equal(
+        episode.proprioception["joint_positions"], demo.proprioception["joint_positions"].astype(np.float32)
+    )
     np.testing.assert_array_equal(episode.agent_pos[:, 6:], demo.proprioception["gripper_positions"].astype(np.float32))
     raw = demo.frames["agentview"][[4, 1]][:, ::-1, ::-1]
     read = episode.frames("agentview", [4, 1]).permute(0, 2, 3, 1).numpy()

@@ -175,7 +175,9 @@ def test_reading_is_lazy_and_raw(tmp_path: Path) -> None:
     assert second.phases == ["approach"] * 4 + ["grasp"] * 2
     expected = demonstration(6, 1)
     np.testing.assert_array_equal(second.actions, expected.actions.astype(np.float32))
-    np.testing.assert_array_equal(second.proprioception["joint_positions"], expected.proprioception["joint_positions"].astype(np.float32))
+    np.testing.assert_array_equal(
+        second.proprioception["joint_positions"], expected.proprioception["joint_positions"].astype(np.float32)
+    )
     frames = second.frames("robot0_eye_in_hand", [5, 0, 5])
     np.testing.assert_array_equal(frames.permute(0, 2, 3, 1).numpy(), expected.frames["robot0_eye_in_hand"][[5, 0, 5]])
     assert second.frames("agentview").shape == (6, 3, 32, 48) and second.frames("agentview").is_contiguous()

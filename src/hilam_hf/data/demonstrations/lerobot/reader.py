@@ -22,8 +22,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
-from ..demonstration import Demonstration, DemonstrationFormat
 from ....recorded import check_phases, check_vectors
+from ..demonstration import Demonstration, DemonstrationFormat
 from ..video_frames import VideoFrames
 from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
 from .libero import LIBERO, LeRobotLayout, StateColumn
@@ -305,4 +305,5 @@ FORMAT = DemonstrationFormat(
     recognises=lambda path: bool(_datasets(path)),
     read=lambda path: [demonstration for root in _datasets(path) for demonstration in read_lerobot(root)],
     writer=LeRobotWriter,
+    folder="lerobot",
 )

@@ -29,9 +29,9 @@ import torch
 from numpy.typing import NDArray
 
 from ....files import atomic_path, disk_errors, write_text
+from ....recorded import RecordedDemonstration
 from ....video import write_video
 from ....video.orientation import orient_frames
-from ....recorded import RecordedDemonstration
 from .info import (
     CHUNK_SIZE,
     DATA_PATH,

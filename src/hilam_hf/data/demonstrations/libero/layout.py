@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 
 from ....files import disk_errors
 from ....optional import require
-from ....video.orientation import ImageTransform
 from ....recorded import check_phases, check_vectors
+from ....video.orientation import ImageTransform
 
 SUFFIX = "_demo.hdf5"
 CAMERA_DATASETS = {"agentview": "obs/agentview_rgb", "robot0_eye_in_hand": "obs/eye_in_hand_rgb"}

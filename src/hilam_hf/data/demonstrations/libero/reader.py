@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....libero_conventions import ACTION_DIM, PANDA
-from ..demonstration import Demonstration, DemonstrationFormat
 from ....recorded import RecordedDemonstration
+from ..demonstration import Demonstration, DemonstrationFormat
 from .layout import (
     CAMERA_DATASETS,
     as_text,
@@ -179,9 +179,10 @@ def _files(path: Path) -> list[Path]:
 
 
 FORMAT = DemonstrationFormat(
-    name="libero_hdf5",
+    name="hdf5",
     looks_like="LIBERO's files <task>_demo.hdf5",
     recognises=lambda path: bool(_files(path)),
     read=lambda path: [demonstration for file in _files(path) for demonstration in read_libero_hdf5(file)],
     writer=LiberoHdf5Writer,
+    folder="hdf5",
 )

@@ -33,8 +33,8 @@ from numpy.typing import NDArray
 from ....files import atomic_path, disk_errors
 from ....libero_conventions import PANDA
 from ....optional import require
-from ....video.orientation import orient_frames
 from ....recorded import RecordedDemonstration, check_vectors
+from ....video.orientation import orient_frames
 from .layout import (
     CAMERA_DATASETS,
     SUFFIX,
