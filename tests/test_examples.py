@@ -14,13 +14,13 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from hilam_hf.data import DemonstrationWriter, LiberoHdf5Writer, scan_videos
+from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter, scan_videos
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.video import VideoReader
 from hilam_hf.video.video_file import write_video
 from tests.helpers import ROOT
-from tests.robot_recordings import demonstration
+from tests.robot_recordings import demonstration, small_demonstration
 
 SIZE = 32
 
@@ -39,26 +39,24 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Eight episodes in which a square first moves right, then down."""
     root = tmp_path_factory.mktemp("recordings")
     generator = np.random.default_rng(0)
-    with DemonstrationWriter(root) as writer:
+    with VideoRecordingWriter(root) as writer:
         for number in range(8):
             right, down = generator.integers(8, 12, 2)
             x = np.concatenate((np.arange(right), np.full(down, right)))
             y = np.concatenate((np.zeros(right, dtype=int), np.arange(down)))
-            frames = np.zeros((len(x), 3, SIZE, SIZE), dtype=np.uint8)
+            frames = np.zeros((len(x), SIZE, SIZE, 3), dtype=np.uint8)
             for step in range(len(x)):
-                frames[step, :, y[step] : y[step] + 8, x[step] : x[step] + 8] = 255
+                frames[step, y[step] : y[step] + 8, x[step] : x[step] + 8] = 255
             positions = np.stack((x, y, np.zeros_like(x)), axis=1).astype(np.float32)
             writer.add(
-                f"slide/episode_{number:05d}",
-                task="slide",
-                language="slide the square",
-                fps=10,
-                frames=frames,
-                actions=positions,
-                agent_pos=positions,
-                ee_position=positions,
-                success=True,
-                phases=["right"] * int(right) + ["down"] * int(down),
+                small_demonstration(
+                    f"slide/episode_{number:05d}",
+                    len(x),
+                    fps=10,
+                    frames={"front": frames},
+                    ee_positions=positions,
+                    phases=["right"] * int(right) + ["down"] * int(down),
+                )
             )
     return root
 
@@ -92,7 +90,7 @@ def test_segmentation_study_writes_its_results_and_reuses_its_latents(
 
 def test_segmentation_study_needs_recordings(tmp_path: Path) -> None:
     study = load("segmentation_study")
-    with pytest.raises(FileNotFoundError, match="there are no robot demonstrations"):
+    with pytest.raises(FileNotFoundError, match="there are no demonstrations"):
         study.main(["--demonstrations", str(tmp_path), "--out", str(tmp_path / "out")])
 
 

@@ -10,29 +10,30 @@ from torch.nn import functional as F
 
 from hilam_hf.data import (
     CorpusInfo,
+    Demonstrations,
     LeRobotWriter,
     LiberoHdf5Writer,
-    RobotDemonstrations,
+    VideoRecordingWriter,
+    demonstration_phases,
     latent_phases,
     load_corpus,
-    load_robot_demonstrations,
-    robot_phases,
+    load_demonstrations,
     scan_videos,
     write_latent_action_corpus,
     write_videos,
 )
-from hilam_hf.data.samples.robot_frames import RobotFrameStore
+from hilam_hf.data.samples.frame_store import CameraSource, FrameStore
 from hilam_hf.video.video_file import VideoReader
-from tests.data.demonstrations.test_lerobot import write_published
-from tests.data.demonstrations.test_libero_hdf5 import write_official
-from tests.robot_recordings import demonstration, pictures, read_pictures
+from tests.data.demonstrations.lerobot.test_lerobot import write_published
+from tests.data.demonstrations.libero.test_hdf5 import write_official
+from tests.robot_recordings import demonstration, pictures, read_pictures, small_demonstration
 
-WRITERS = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter}
-BOTH = pytest.mark.parametrize("kind", WRITERS)
+WRITERS = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter, "videos": VideoRecordingWriter}
+ALL = pytest.mark.parametrize("kind", WRITERS)
 
 
 def record(root: Path, kind: str, **changes: Any) -> Path:
-    """Two tasks, of three and two episodes, recorded in no order."""
+    """Two tasks of LIBERO, of three and two episodes, recorded in no order."""
     with WRITERS[kind](root) as writer:
         for task, seed in (("open", 11), ("close", 1), ("open", 2), ("close", 0), ("open", 1)):
             options = {"task": task, "language": f"{task} it", "initial_state": None} | changes
@@ -44,9 +45,9 @@ def corners(frames: torch.Tensor) -> list[int]:
     return read_pictures(frames.permute(0, 2, 3, 1).numpy())[1]
 
 
-@BOTH
-def test_same_sequence_from_both_formats(tmp_path: Path, kind: str) -> None:
-    demonstrations = load_robot_demonstrations(record(tmp_path, kind))
+@ALL
+def test_same_sequence_from_every_format(tmp_path: Path, kind: str) -> None:
+    demonstrations = load_demonstrations(record(tmp_path, kind))
     assert [episode.id for episode in demonstrations] == [
         "close/seed_0",
         "close/seed_1",
@@ -55,7 +56,7 @@ def test_same_sequence_from_both_formats(tmp_path: Path, kind: str) -> None:
         "open/seed_11",
     ]
     assert demonstrations.tasks == ["close", "open"] and len(demonstrations) == 5
-    assert repr(demonstrations) == "RobotDemonstrations(5 episodes of 2 tasks, 26 frames)"
+    assert repr(demonstrations) == "Demonstrations(5 episodes of 2 tasks, 26 frames)"
     episode = demonstrations[3]
     expected = demonstration(6, 2, task="open")
     assert (episode.task, episode.language, episode.num_frames, episode.fps) == ("open", "open it", 6, 20.0)
@@ -67,12 +68,12 @@ def test_same_sequence_from_both_formats(tmp_path: Path, kind: str) -> None:
     assert read_pictures(frames.permute(0, 2, 3, 1).numpy()) == ([25, 22], [3, 2, 1, 0])
 
 
-@BOTH
+@ALL
 @pytest.mark.parametrize(
     ("transform", "expected"), [("none", [0, 1, 2, 3]), ("flip_vertical", [2, 3, 0, 1]), ("rotate_180", [3, 2, 1, 0])]
 )
 def test_orientation_is_what_was_asked_for(tmp_path: Path, kind: str, transform: Any, expected: list[int]) -> None:
-    demonstrations = load_robot_demonstrations(record(tmp_path, kind), image_transform=transform)
+    demonstrations = load_demonstrations(record(tmp_path, kind), image_transform=transform)
     assert corners(demonstrations[0].frames("agentview", [1])) == expected
 
 
@@ -80,39 +81,53 @@ def test_orientation_of_files_that_others_made(tmp_path: Path) -> None:
     official = write_official(tmp_path / "a_demo.hdf5", (0,), macros_image_convention="opencv")
     published = write_published(tmp_path / "published")
     for path, stored in ((official, "flip_vertical"), (published, "rotate_180")):
-        (episode, *_) = load_robot_demonstrations(path, image_transform=stored)
+        (episode, *_) = load_demonstrations(path, image_transform=stored)
         as_stored = episode.reader.read("agentview", [0])
         np.testing.assert_array_equal(episode.frames("agentview", [0]).permute(0, 2, 3, 1).numpy(), as_stored)
 
 
-@BOTH
+@ALL
 def test_layouts_of_proprioception(tmp_path: Path, kind: str) -> None:
     root = record(tmp_path, kind)
     demo = demonstration(4, 0, task="close")
-    joints, gripper = demo.joint_positions.astype(np.float32), demo.gripper_positions.astype(np.float32)
+    joints, gripper = (
+        demo.proprioception["joint_positions"].astype(np.float32),
+        demo.proprioception["gripper_positions"].astype(np.float32),
+    )
 
     def agent_pos(layout: Any) -> np.ndarray:
-        return load_robot_demonstrations(root, proprioception=layout)[0].agent_pos
+        return load_demonstrations(root, proprioception=layout)[0].agent_pos
 
     np.testing.assert_array_equal(agent_pos("joints_gripper"), np.hstack([joints, gripper]))
     np.testing.assert_array_equal(agent_pos("gripper_joints"), np.hstack([gripper, joints]))
     poses = agent_pos("ee_axis_angle_gripper")
-    np.testing.assert_array_equal(poses[:, :3], demo.ee_positions.astype(np.float32))
+    np.testing.assert_array_equal(poses[:, :3], demo.proprioception["ee_positions"].astype(np.float32))
     np.testing.assert_array_equal(poses[:, 6:], gripper)
     with pytest.raises(ValueError, match="proprioception: got 'ee', expected one of ee_axis_angle_gripper, j"):
         agent_pos("ee")
 
 
-@BOTH
+def test_options_that_a_robot_does_not_have(tmp_path: Path) -> None:
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(small_demonstration("drawer-open/one"))
+    (episode,) = load_demonstrations(tmp_path, image_transform="none", proprioception="ee_gripper")
+    assert episode.agent_pos.shape == (6, 4)
+    with pytest.raises(ValueError, match="image_transform: got 'rotate_180', expected one of none"):
+        load_demonstrations(tmp_path, image_transform="rotate_180")
+    with pytest.raises(ValueError, match="proprioception: got 'joints_gripper', expected one of ee_gripper"):
+        load_demonstrations(tmp_path, proprioception="joints_gripper")
+
+
+@ALL
 def test_choosing(tmp_path: Path, kind: str) -> None:
     root = record(tmp_path, kind)
 
     def ids(**options: Any) -> list[str]:
-        return [episode.id for episode in load_robot_demonstrations(root, **options)]
+        return [episode.id for episode in load_demonstrations(root, **options)]
 
     assert ids(tasks="open", max_per_task=2) == ["open/seed_1", "open/seed_2"]
     assert ids(tasks=["open it", "close"], max_per_task=1) == ["open/seed_1", "close/seed_0"]
-    assert load_robot_demonstrations(root)[1:3].tasks == ["close", "open"]
+    assert load_demonstrations(root)[1:3].tasks == ["close", "open"]
     with pytest.raises(ValueError, match="no demonstrations of push; there are those of close, open"):
         ids(tasks=["open", "push"])
     with pytest.raises(ValueError, match="max_per_task: got 0"):
@@ -129,29 +144,29 @@ def test_one_instruction_of_several_tasks(tmp_path: Path) -> None:
     with LiberoHdf5Writer(tmp_path) as writer:
         for scene in (1, 2):
             writer.add(demonstration(task=f"SCENE{scene}_open", language="open it"))
-    assert load_robot_demonstrations(tmp_path, tasks="open it").tasks == ["SCENE1_open", "SCENE2_open"]
+    assert load_demonstrations(tmp_path, tasks="open it").tasks == ["SCENE1_open", "SCENE2_open"]
 
 
 def test_where_recordings_are(tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there are no robot demonstrations here"):
-        load_robot_demonstrations(tmp_path)
-    with pytest.raises(FileNotFoundError, match="there are no robot demonstrations here"):
-        load_robot_demonstrations(tmp_path / "nowhere")
+    with pytest.raises(FileNotFoundError, match="there are no demonstrations here; expected LIBERO"):
+        load_demonstrations(tmp_path)
+    with pytest.raises(FileNotFoundError, match="there are no demonstrations here; expected LIBERO"):
+        load_demonstrations(tmp_path / "nowhere")
     write_official(tmp_path / "libero_goal" / "a_demo.hdf5")
-    assert len(load_robot_demonstrations(tmp_path)) == 4
-    one = load_robot_demonstrations(tmp_path / "libero_goal" / "a_demo.hdf5", max_per_task=3)
+    assert len(load_demonstrations(tmp_path)) == 4
+    one = load_demonstrations(tmp_path / "libero_goal" / "a_demo.hdf5", max_per_task=3)
     # Ten comes after two.
     assert [episode.id for episode in one] == ["a/demo_0", "a/demo_1", "a/demo_2"]
     write_official(tmp_path / "libero_10" / "a_demo.hdf5")
     with pytest.raises(ValueError, match="two episodes are called 'a/demo_0'"):
-        load_robot_demonstrations(tmp_path)
+        load_demonstrations(tmp_path)
 
 
 def test_recordings_in_both_formats_and_in_one(tmp_path: Path) -> None:
     record(tmp_path / "lerobot", "lerobot")
-    assert len(load_robot_demonstrations(tmp_path)) == 5
+    assert len(load_demonstrations(tmp_path)) == 5
     record(tmp_path / "hdf5", "hdf5")
-    exact = load_robot_demonstrations(tmp_path, image_transform="none")
+    exact = load_demonstrations(tmp_path, image_transform="none")
     assert len(exact) == 5
     expected = demonstration(4, 0, task="close").frames["agentview"]
     np.testing.assert_array_equal(exact[0].frames("agentview").permute(0, 2, 3, 1).numpy(), expected)
@@ -159,30 +174,30 @@ def test_recordings_in_both_formats_and_in_one(tmp_path: Path) -> None:
 
 def test_parts_that_a_recording_lacks(tmp_path: Path) -> None:
     write_published(tmp_path)
-    assert len(load_robot_demonstrations(tmp_path)) == 3
+    assert len(load_demonstrations(tmp_path)) == 3
     with pytest.raises(ValueError, match=r"joints_gripper needs joint_positions, but .* has ee_positions"):
-        load_robot_demonstrations(tmp_path, proprioception="joints_gripper")
+        load_demonstrations(tmp_path, proprioception="joints_gripper")
     with LiberoHdf5Writer(tmp_path / "one") as writer:
         writer.add(demonstration(frames={"agentview": pictures(5)}))
     with pytest.raises(ValueError, match="has no camera robot0_eye_in_hand; it has agentview"):
-        load_robot_demonstrations(tmp_path / "one")
-    assert load_robot_demonstrations(tmp_path / "one", cameras=["agentview"]).cameras == ("agentview",)
+        load_demonstrations(tmp_path / "one")
+    assert load_demonstrations(tmp_path / "one", cameras=["agentview"]).cameras == ("agentview",)
 
 
-@BOTH
+@ALL
 def test_episodes_can_be_sent_to_workers(tmp_path: Path, kind: str) -> None:
-    demonstrations = load_robot_demonstrations(record(tmp_path, kind))
-    copy: RobotDemonstrations = pickle.loads(pickle.dumps(demonstrations))
+    demonstrations = load_demonstrations(record(tmp_path, kind))
+    copy: Demonstrations = pickle.loads(pickle.dumps(demonstrations))
     torch.testing.assert_close(copy[2].frames("agentview"), demonstrations[2].frames("agentview"))
 
 
-@BOTH
+@ALL
 def test_frames_are_the_same_from_memory_and_file(tmp_path: Path, kind: str) -> None:
-    demonstrations = load_robot_demonstrations(record(tmp_path, kind))
-    options = {"camera": "agentview", "size": (16, 24), "progress": False}
+    demonstrations = load_demonstrations(record(tmp_path, kind))
+    sources = [CameraSource(each, "agentview") for each in demonstrations]
     needed = 26 * 3 * 16 * 24
-    memory = RobotFrameStore(demonstrations, cache_bytes=needed, **options)
-    file = RobotFrameStore(demonstrations, cache_bytes=needed - 1, **options)
+    memory = FrameStore(sources, (16, 24), cache_bytes=needed, progress=False)
+    file = FrameStore(sources, (16, 24), cache_bytes=needed - 1, progress=False)
     assert memory.in_memory and not file.in_memory and memory.num_bytes == needed
     for episode, indices in ((0, [0]), (4, [3, 1, 1]), (2, [])):
         expected = demonstrations[episode].frames("agentview", indices)
@@ -198,9 +213,9 @@ def test_frames_are_the_same_from_memory_and_file(tmp_path: Path, kind: str) -> 
         assert store.read(1, [0]).any()
 
 
-@BOTH
+@ALL
 def test_videos_without_actions(tmp_path: Path, kind: str) -> None:
-    demonstrations = load_robot_demonstrations(record(tmp_path / "robot", kind))
+    demonstrations = load_demonstrations(record(tmp_path / "robot", kind))
     write_videos(demonstrations, tmp_path / "videos", progress=False)
     episodes = scan_videos(tmp_path / "videos", progress=False).episodes
     assert [episode.id for episode in episodes] == sorted(episode.id for episode in demonstrations)
@@ -215,7 +230,7 @@ def test_videos_without_actions(tmp_path: Path, kind: str) -> None:
 
 
 def test_ids_that_are_no_paths(tmp_path: Path) -> None:
-    (episode,) = load_robot_demonstrations(write_official(tmp_path / "a b_demo.hdf5", (0,)))
+    (episode,) = load_demonstrations(write_official(tmp_path / "a b_demo.hdf5", (0,)))
     with pytest.raises(ValueError, match="id: got 'a b/demo_0', expected <task>/<name>"):
         write_videos([episode], tmp_path / "videos", progress=False)
 
@@ -223,22 +238,22 @@ def test_ids_that_are_no_paths(tmp_path: Path) -> None:
 def test_phases_meet_a_corpus_of_the_videos(tmp_path: Path) -> None:
     record(tmp_path / "robot", "hdf5", phases=None)
     with pytest.raises(ValueError, match="5 demonstrations tell no phases, such as close/seed_0"):
-        robot_phases(load_robot_demonstrations(tmp_path / "robot"))
+        demonstration_phases(load_demonstrations(tmp_path / "robot"))
     with LiberoHdf5Writer(tmp_path / "labelled") as writer:
         writer.add(demonstration(6, task="open", phases=list("abaacc")))
-    demonstrations = load_robot_demonstrations(tmp_path / "labelled")
-    assert robot_phases(demonstrations, min_length=2) == {"open/init_007_seed_0": list("aaaacc")}
+    demonstrations = load_demonstrations(tmp_path / "labelled")
+    assert demonstration_phases(demonstrations, min_length=2) == {"open/init_007_seed_0": list("aaaacc")}
     write_videos(demonstrations, tmp_path / "videos", progress=False)
     (video,) = scan_videos(tmp_path / "videos", progress=False).episodes
     row = {"id": video.id, "fps": video.fps, "num_frames": video.num_frames, "latent_actions": np.zeros((4, 2))}
     write_latent_action_corpus(tmp_path / "corpus", [row], info=CorpusInfo(model="m", latent_dim=2, stride=2))
     (found,) = load_corpus(tmp_path / "corpus", cache_dir=tmp_path / "cache")
-    assert latent_phases(found, robot_phases(demonstrations)) == list("abaa")
+    assert latent_phases(found, demonstration_phases(demonstrations)) == list("abaa")
 
 
 def test_metadata_lines_are_json(tmp_path: Path) -> None:
     with LiberoHdf5Writer(tmp_path) as writer:
         writer.add(demonstration(language='öffne "es"'))
-    write_videos(load_robot_demonstrations(tmp_path), tmp_path / "videos", progress=False)
+    write_videos(load_demonstrations(tmp_path), tmp_path / "videos", progress=False)
     (line,) = (tmp_path / "videos/metadata.jsonl").read_text(encoding="utf-8").splitlines()
     assert json.loads(line)["language"] == 'öffne "es"'

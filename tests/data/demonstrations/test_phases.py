@@ -6,34 +6,23 @@ import pytest
 
 from hilam_hf.data import (
     CorpusInfo,
-    DemonstrationWriter,
+    VideoRecordingWriter,
+    demonstration_phases,
     latent_phases,
     load_corpus,
-    load_phases,
+    load_demonstrations,
     phase_boundaries,
     smooth_phases,
     write_latent_action_corpus,
 )
-from tests.numbered_videos import numbered_frames
+from tests.robot_recordings import small_demonstration
 
 
 def record(root: Path, phases: dict[str, str | None]) -> None:
     """Demonstrations whose phases are the letters of a word."""
-    with DemonstrationWriter(root) as writer:
+    with VideoRecordingWriter(root) as writer:
         for name, word in phases.items():
-            length = len(word or "aaaa")
-            vectors = {"actions": np.zeros((length, 4)), "agent_pos": np.zeros((length, 4))}
-            writer.add(
-                name,
-                task=name.partition("/")[0],
-                language="open the drawer",
-                fps=20.0,
-                frames=numbered_frames(length),
-                ee_position=np.zeros((length, 3)),
-                success=True,
-                phases=None if word is None else list(word),
-                **vectors,
-            )
+            writer.add(small_demonstration(name, len(word or "aaaa"), phases=None if word is None else list(word)))
 
 
 @pytest.mark.parametrize(
@@ -89,12 +78,12 @@ def test_no_smoothing_below_one_step() -> None:
 
 def test_phases_of_a_recording_by_id(tmp_path: Path) -> None:
     record(tmp_path, {"drawer/one": "aabaac", "drawer/two": "aacc", "door/one": "xy"})
-    assert load_phases(tmp_path) == {
+    assert demonstration_phases(load_demonstrations(tmp_path)) == {
         "door/one": ["x", "y"],
         "drawer/one": list("aabaac"),
         "drawer/two": list("aacc"),
     }
-    assert load_phases(tmp_path, "drawer", min_length=2) == {
+    assert demonstration_phases(load_demonstrations(tmp_path, tasks="drawer"), min_length=2) == {
         "drawer/one": ["a"] * 6,
         "drawer/two": list("aacc"),
     }
@@ -103,7 +92,7 @@ def test_phases_of_a_recording_by_id(tmp_path: Path) -> None:
 def test_recordings_without_phases_are_named(tmp_path: Path) -> None:
     record(tmp_path, {"drawer/one": "ab", "drawer/two": None})
     with pytest.raises(ValueError, match=r"1 demonstrations tell no phases, such as drawer/two: record them again"):
-        load_phases(tmp_path)
+        demonstration_phases(load_demonstrations(tmp_path))
 
 
 def test_latent_action_has_the_phase_of_the_frame_it_starts_from(tmp_path: Path) -> None:
@@ -121,7 +110,7 @@ def test_latent_action_has_the_phase_of_the_frame_it_starts_from(tmp_path: Path)
     ]
     info = CorpusInfo(model="org/idm", revision="v1", latent_dim=3, stride=2)
     write_latent_action_corpus(tmp_path / "corpus", rows, info=info)
-    phases = load_phases(tmp_path / "recording")
+    phases = demonstration_phases(load_demonstrations(tmp_path / "recording"))
     corpus = load_corpus(tmp_path / "corpus", cache_dir=tmp_path / "cache")
     assert [latent_phases(row, phases) for row in corpus] == [["a", "a", "b", "b"], ["y"]]
 

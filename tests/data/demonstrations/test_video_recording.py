@@ -1,43 +1,29 @@
 import errno
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import torch
 from datasets import load_dataset
 
-from hilam_hf.data import DemonstrationWriter, load_demonstrations, scan_videos, vectors_array
-from hilam_hf.data.demonstrations.video_recording import demonstration_features
-from hilam_hf.video.video_file import VideoReader
+from hilam_hf.data import VideoError, VideoRecordingWriter, load_demonstrations, scan_videos
+from hilam_hf.data.demonstrations.video_recording import recording_features
+from hilam_hf.libero_conventions import PANDA
+from hilam_hf.metaworld_conventions import SAWYER
+from hilam_hf.video.video_file import VideoReader, write_video
 from tests.numbered_videos import frame_numbers, numbered_frames
-
-
-def episode(num_frames: int = 6, action_dim: int = 4, seed: int = 0, **changes) -> dict:
-    rng = np.random.default_rng(seed)
-    values = {
-        "task": "drawer-open",
-        "language": "open the drawer",
-        "fps": 20.0,
-        "frames": numbered_frames(num_frames),
-        "actions": rng.normal(size=(num_frames, action_dim)),
-        "agent_pos": rng.normal(size=(num_frames, 5)).astype(np.float32),
-        "ee_position": rng.normal(size=(num_frames, 3)),
-        "success": True,
-        "seed": seed,
-        "source": "metaworld",
-    }
-    return values | changes
+from tests.robot_recordings import demonstration, pictures, read_pictures, small_demonstration
 
 
 def record(root: Path, tasks: dict[str, int], **changes) -> None:
-    with DemonstrationWriter(root) as writer:
+    with VideoRecordingWriter(root) as writer:
         for task, count in tasks.items():
             for number in range(count):
-                writer.add(f"{task}/episode_{number:05d}", **episode(6 + number, seed=number, task=task, **changes))
+                writer.add(small_demonstration(f"{task}/episode_{number:05d}", 6 + number, seed=number, **changes))
 
 
 def metadata(root: Path) -> list[dict]:
@@ -45,52 +31,115 @@ def metadata(root: Path) -> list[dict]:
 
 
 def test_round_trip(tmp_path: Path) -> None:
-    values = episode(7, seed=11)
-    with DemonstrationWriter(tmp_path) as writer:
-        assert not writer.has("drawer-open/episode_00000")
-        writer.add("drawer-open/episode_00000", **values)
-        assert writer.has("drawer-open/episode_00000")
-    dataset = load_demonstrations(tmp_path)
-    (row,) = dataset
-    assert (row["id"], row["task"], row["language"]) == ("drawer-open/episode_00000", "drawer-open", "open the drawer")
-    assert (row["seed"], row["fps"], row["num_frames"], row["success"]) == (11, 20.0, 7, True)
-    assert row["video"] == "videos/drawer-open/episode_00000.mp4"
-    for column in ("actions", "agent_pos", "ee_position"):
-        np.testing.assert_array_equal(vectors_array(dataset, column, 0), values[column].astype(np.float32))
-    reader = VideoReader(tmp_path / row["video"])
+    values = small_demonstration("drawer-open/episode_00000", 7, seed=11, metadata={"noise": 0.1})
+    with VideoRecordingWriter(tmp_path, provenance={"renderer": "egl"}) as writer:
+        assert not writer.has(values.id)
+        writer.add(values)
+        assert writer.has(values.id)
+    (read,) = load_demonstrations(tmp_path)
+    assert (read.id, read.task, read.language) == (values.id, "drawer-open", "open the drawer")
+    assert (read.fps, read.num_frames, read.source, read.phases) == (20.0, 7, "metaworld", None)
+    assert read.robot == SAWYER and read.cameras == ("corner2",) and read.layout == "ee_gripper"
+    assert read.metadata == {
+        "seed": 11,
+        "initial_state": None,
+        "success": True,
+        "metadata": {"renderer": "egl", "noise": 0.1},
+    }
+    np.testing.assert_array_equal(read.actions, values.actions.astype(np.float32))
+    parts = {part: array.astype(np.float32) for part, array in values.proprioception.items()}
+    for part, array in parts.items():
+        np.testing.assert_array_equal(read.proprioception[part], array)
+    np.testing.assert_array_equal(read.agent_pos, np.hstack([parts["ee_positions"], parts["gripper_openings"]]))
+    assert frame_numbers(read.frames("corner2", [6, 0, 3, 3])) == [6, 0, 3, 3]
+    reader = VideoReader(tmp_path / "videos/drawer-open/episode_00000.mp4")
     assert frame_numbers(reader.read()) == list(range(7)) and reader.info.fps == 20.0
 
 
-def test_phases_of_new_recordings_and_none_of_old_ones(tmp_path: Path) -> None:
-    phases = ["approach"] * 4 + ["grasp"] * 2
-    with DemonstrationWriter(tmp_path) as writer:
-        writer.add("a/new", **episode(6, task="a", phases=phases))
-        writer.add("a/unknown", **episode(6, task="a"))
-    for name in ("new", "unknown"):
-        file = tmp_path / "demonstrations" / "a" / f"{name}.parquet"
-        features = demonstration_features(4, 5)
-        del features["phases"]
-        old = pq.read_table(file).drop_columns("phases").cast(features.arrow_schema)
-        old = old.set_column(0, "id", [pa.array([f"a/before_{name}"])])
-        pq.write_table(old.cast(features.arrow_schema), file.with_name(f"before_{name}.parquet"))
-    dataset = load_demonstrations(tmp_path)
-    assert dataset.features == demonstration_features(4, 5)
-    assert {row["id"]: row["phases"] for row in dataset} == {
-        "a/before_new": None,
-        "a/before_unknown": None,
-        "a/new": phases,
-        "a/unknown": None,
+def test_any_robot_and_any_number_of_cameras(tmp_path: Path) -> None:
+    demo = demonstration(6, 3)
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(demo)
+    (read,) = load_demonstrations(tmp_path, proprioception="gripper_joints")
+    assert read.cameras == ("agentview", "robot0_eye_in_hand") and read.robot == PANDA
+    parts = [demo.proprioception[part] for part in ("gripper_positions", "joint_positions")]
+    np.testing.assert_array_equal(read.agent_pos, np.hstack(parts).astype(np.float32))
+    assert (read.source, read.phases, read.metadata["initial_state"]) == ("scripted", demo.phases, 7)
+    # A folder of plain videos a camera, under the same ids.
+    for folder, camera, start in (("videos", "agentview", 0), ("videos_robot0_eye_in_hand", "robot0_eye_in_hand", 20)):
+        (video,) = scan_videos(tmp_path / folder, progress=False).episodes
+        assert (video.id, video.source, video.metadata["camera"]) == (demo.id, "libero-scripted", camera)
+        frames = VideoReader(video.path).read().permute(0, 2, 3, 1).numpy()
+        # Turned by 180 degrees, as policies usually take LIBERO's pictures.
+        assert read_pictures(frames) == (list(range(start, start + 6)), [3, 2, 1, 0])
+
+
+def test_the_first_camera_stays_the_same(tmp_path: Path) -> None:
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(demonstration(seed=1))
+        with pytest.raises(ValueError, match=r"its first camera is robot0_eye_in_hand, but .*videos shows agentview"):
+            writer.add(demonstration(frames={"robot0_eye_in_hand": pictures(5)}))
+
+
+def write_as_before(root: Path, name: str, num_frames: int, phases: list[str] | bool | None = None) -> dict:
+    """A demonstration in the columns from before robots were described; without the column of phases with False."""
+    rng = np.random.default_rng(num_frames)
+    row = {
+        "id": f"drawer-open/{name}",
+        "task": "drawer-open",
+        "language": "open the drawer",
+        "seed": num_frames,
+        "fps": 80.0,
+        "num_frames": num_frames,
+        "video": f"videos/drawer-open/{name}.mp4",
+        "actions": rng.normal(size=(num_frames, 4)).astype(np.float32).tolist(),
+        "agent_pos": rng.normal(size=(num_frames, 4)).astype(np.float32).tolist(),
+        "ee_position": rng.normal(size=(num_frames, 3)).astype(np.float32).tolist(),
+        "success": True,
+        "phases": phases,
     }
-    assert vectors_array(dataset, "actions", 0).shape == (6, 4)
-    assert load_demonstrations(tmp_path, max_per_task=1)[0]["phases"] is None
+    widths = {"actions": 4, "agent_pos": 4, "ee_position": 3}
+    types = {name: pa.list_(pa.list_(pa.float32(), width)) for name, width in widths.items()}
+    types |= {"seed": pa.int64(), "num_frames": pa.int32(), "phases": pa.list_(pa.string())}
+    if phases is False:
+        del row["phases"], types["phases"]
+    table = pa.table({key: pa.array([value], types.get(key)) for key, value in row.items()})
+    file = root / "demonstrations" / "drawer-open" / f"{name}.parquet"
+    file.parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(table, file)
+    write_video(root / row["video"], numbered_frames(num_frames), 80.0)
+    return row
+
+
+def test_recordings_from_before_robots_were_described(tmp_path: Path) -> None:
+    rows = [
+        write_as_before(tmp_path, "episode_00000", 6, ["approach"] * 6),
+        write_as_before(tmp_path, "episode_00001", 7),
+        write_as_before(tmp_path, "episode_00002", 5, False),
+    ]
+    demonstrations = load_demonstrations(tmp_path)
+    assert [each.phases for each in demonstrations] == [["approach"] * 6, None, None]
+    assert demonstrations.cameras == ("pixels",)
+    for row, read in zip(rows, demonstrations, strict=True):
+        assert (read.id, read.fps, read.layout, read.source) == (row["id"], 80.0, "ee_gripper", "metaworld")
+        assert (read.metadata["seed"], read.metadata["success"]) == (row["seed"], True)
+        np.testing.assert_array_equal(read.actions, np.float32(row["actions"]))
+        np.testing.assert_array_equal(read.agent_pos, np.float32(row["agent_pos"]))
+        np.testing.assert_array_equal(read.proprioception["ee_positions"], np.float32(row["ee_position"]))
+        assert frame_numbers(read.frames("pixels")) == list(range(row["num_frames"]))
+    # `hilam record` told the camera's name for the whole recording, and goes on where it stopped.
+    (tmp_path / "recording.json").write_text(json.dumps({"settings": {"camera": "corner2"}}))
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(small_demonstration("drawer-open/episode_00003"))
+    assert [each.cameras for each in load_demonstrations(tmp_path)] == [("corner2",)] * 4
 
 
 def test_recordings_load_without_the_library(tmp_path: Path) -> None:
-    with DemonstrationWriter(tmp_path / "root") as writer:
-        writer.add("a/one", **episode(6, task="a", phases=("approach",) * 6))
-        writer.add("a/two", **episode(7, task="a"))
+    with VideoRecordingWriter(tmp_path / "root") as writer:
+        writer.add(small_demonstration("a/one", 6, phases=("approach",) * 6))
+        writer.add(small_demonstration("a/two", 7))
     dataset = load_dataset(str(tmp_path / "root" / "demonstrations"), split="train", cache_dir=str(tmp_path / "cache"))
-    assert dataset.features == demonstration_features(4, 5)
+    assert dataset.features == recording_features(SAWYER, tuple(SAWYER.proprioception))
     assert dataset["phases"][:] == [["approach"] * 6, None]
 
 
@@ -103,19 +152,19 @@ def test_pretraining_sees_videos_and_no_actions(tmp_path: Path) -> None:
         "drawer-open/episode_00001",
     ]
     assert episodes[0].language == "open the drawer" and episodes[0].source == "metaworld"
-    assert episodes[0].metadata == {"task": "door-open"}
+    assert episodes[0].metadata == {"task": "door-open", "camera": "corner2", "image_transform": "none"}
     suffixes = {path.suffix for path in (tmp_path / "videos").rglob("*") if path.is_file()}
     assert suffixes == {".mp4", ".jsonl"}
 
 
 def test_choosing_tasks_and_numbers(tmp_path: Path) -> None:
     record(tmp_path, {"drawer-open": 3, "door-open": 2})
-    assert load_demonstrations(tmp_path)["task"][:] == ["door-open"] * 2 + ["drawer-open"] * 3
-    few = load_demonstrations(tmp_path, ["drawer-open", "door-open"], max_per_task=1)
-    assert few["id"][:] == ["drawer-open/episode_00000", "door-open/episode_00000"]
-    assert load_demonstrations(tmp_path, "door-open").num_rows == 2
+    assert [each.task for each in load_demonstrations(tmp_path)] == ["door-open"] * 2 + ["drawer-open"] * 3
+    few = load_demonstrations(tmp_path, tasks=["drawer-open", "door-open"], max_per_task=1)
+    assert [each.id for each in few] == ["drawer-open/episode_00000", "door-open/episode_00000"]
+    assert len(load_demonstrations(tmp_path, tasks="door-open")) == 2
     with pytest.raises(ValueError, match="no demonstrations of peg-insert; there are those of door-open, drawer-open"):
-        load_demonstrations(tmp_path, ["peg-insert"])
+        load_demonstrations(tmp_path, tasks=["peg-insert"])
     with pytest.raises(ValueError, match="max_per_task: got 0"):
         load_demonstrations(tmp_path, max_per_task=0)
     with pytest.raises(FileNotFoundError, match="record some first"):
@@ -129,23 +178,23 @@ def test_recording_continues_after_an_interruption(tmp_path: Path) -> None:
     stale.write_bytes(b"half a video")
     with open(tmp_path / "videos" / "metadata.jsonl", "a") as file:
         file.write('{"file_name": "drawer-op')
-    writer = DemonstrationWriter(tmp_path)
+    writer = VideoRecordingWriter(tmp_path)
     assert writer.has("drawer-open/episode_00000") and not writer.has("drawer-open/episode_00001")
     assert len(metadata(tmp_path)) == 1
-    writer.add("drawer-open/episode_00001", **episode(8))
+    writer.add(small_demonstration("drawer-open/episode_00001", 8))
     assert [row["file_name"] for row in metadata(tmp_path)] == [
         "drawer-open/episode_00000.mp4",
         "drawer-open/episode_00001.mp4",
     ]
     assert len(VideoReader(stale)) == 8
-    assert load_demonstrations(tmp_path).num_rows == 2
+    assert len(load_demonstrations(tmp_path)) == 2
 
 
 def test_line_of_an_unfinished_episode_is_replaced(tmp_path: Path) -> None:
     record(tmp_path, {"drawer-open": 2})
     (tmp_path / "demonstrations" / "drawer-open" / "episode_00000.parquet").unlink()
-    with DemonstrationWriter(tmp_path) as writer:
-        writer.add("drawer-open/episode_00000", **episode(language="pull the drawer"))
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(small_demonstration("drawer-open/episode_00000", language="pull the drawer"))
     assert [row["language"] for row in metadata(tmp_path)] == ["pull the drawer", "open the drawer"]
 
 
@@ -166,60 +215,57 @@ def test_full_disk_keeps_finished_episodes(tmp_path: Path, monkeypatch: pytest.M
     for limit in (1, 2, 3):
         calls.clear()
         monkeypatch.setattr(os, "fsync", full_at(limit))
-        writer = DemonstrationWriter(tmp_path)
+        writer = VideoRecordingWriter(tmp_path)
         with pytest.raises(OSError, match="disk is full") as caught:
-            writer.add("drawer-open/episode_00001", **episode())
+            writer.add(small_demonstration("drawer-open/episode_00001"))
         assert str(tmp_path) in str(caught.value)
         monkeypatch.undo()
-        assert not DemonstrationWriter(tmp_path).has("drawer-open/episode_00001")
-        assert load_demonstrations(tmp_path).num_rows == 1
+        assert not VideoRecordingWriter(tmp_path).has("drawer-open/episode_00001")
+        assert len(load_demonstrations(tmp_path)) == 1
         if limit <= 2:
             assert (tmp_path / "videos" / "metadata.jsonl").read_text() == lines
-    DemonstrationWriter(tmp_path).add("drawer-open/episode_00001", **episode())
-    assert load_demonstrations(tmp_path).num_rows == 2 and len(metadata(tmp_path)) == 2
+    VideoRecordingWriter(tmp_path).add(small_demonstration("drawer-open/episode_00001"))
+    assert len(load_demonstrations(tmp_path)) == 2 and len(metadata(tmp_path)) == 2
 
 
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"actions": np.zeros((5, 4))}, r"actions: got shape \(5, 4\), expected \(6, width\)"),
-        ({"actions": np.zeros(6)}, "actions: got shape"),
-        ({"agent_pos": np.full((6, 5), np.inf)}, "agent_pos: has NaN or infinite"),
-        ({"ee_position": np.zeros((6, 4))}, r"ee_position: .*expected \(6, 3\)"),
-        ({"phases": ["approach"] * 5}, r"phases: got 5 values such as .*expected 6 names"),
-        ({"phases": [0] * 6}, r"phases: got 6 values such as \[0, 0, 0\]"),
-        ({"phases": ["approach"] * 5 + [""]}, "phases: got 6 values"),
-        ({"frames": numbered_frames(6, 47)}, "even height and width"),
-    ],
-)
-def test_bad_episodes_write_nothing(tmp_path: Path, changes: dict, message: str) -> None:
-    writer = DemonstrationWriter(tmp_path)
-    with pytest.raises(ValueError, match=message):
-        writer.add("drawer-open/episode_00000", **episode(6, **changes))
+def test_odd_pictures_write_nothing(tmp_path: Path) -> None:
+    writer = VideoRecordingWriter(tmp_path)
+    frames = {"corner2": np.zeros((6, 48, 47, 3), np.uint8)}
+    with pytest.raises(ValueError, match="even height and width"):
+        writer.add(small_demonstration("drawer-open/episode_00000", frames=frames))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 
 
 @pytest.mark.parametrize("name", ["episode", "../x/y", "a/b.mp4", "/a/b", "a//b", ""])
 def test_bad_ids(tmp_path: Path, name: str) -> None:
     with pytest.raises(ValueError, match="expected <task>/<name>"):
-        DemonstrationWriter(tmp_path).add(name, **episode())
+        VideoRecordingWriter(tmp_path).has(name)
 
 
 def test_repeated_id_and_mixed_robots(tmp_path: Path) -> None:
     record(tmp_path, {"drawer-open": 1})
-    with DemonstrationWriter(tmp_path) as writer:
+    with VideoRecordingWriter(tmp_path) as writer:
         with pytest.raises(ValueError, match="already recorded"):
-            writer.add("drawer-open/episode_00000", **episode())
-        writer.add("lift/episode_00000", **episode(action_dim=7, task="lift"))
+            writer.add(small_demonstration("drawer-open/episode_00000"))
+        other = replace(SAWYER, action_dim=7, action_names=())
+        writer.add(small_demonstration("lift/episode_00000", robot=other, actions=np.zeros((6, 7))))
     with pytest.raises(ValueError, match="actions of lift/episode_00000 are 7 wide and those of drawer-open"):
         load_demonstrations(tmp_path)
-    assert load_demonstrations(tmp_path, "lift").num_rows == 1
+    assert len(load_demonstrations(tmp_path, tasks="lift")) == 1
 
 
-def test_numpy_frames(tmp_path: Path) -> None:
-    with DemonstrationWriter(tmp_path) as writer:
-        writer.add("a/b", **episode(frames=np.moveaxis(np.zeros((6, 48, 64, 3), np.uint8), -1, 1)))
-    assert torch.equal(VideoReader(tmp_path / "videos/a/b.mp4").read([0]), torch.zeros(1, 3, 48, 64, dtype=torch.uint8))
+def test_a_layout_that_is_known_must_be_whole(tmp_path: Path) -> None:
+    (tmp_path / "empty" / "demonstrations").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"empty/demonstrations: there are no demonstrations here"):
+        load_demonstrations(tmp_path / "empty")
+    record(tmp_path, {"a": 1})
+    video = tmp_path / "videos/a/episode_00000.mp4"
+    write_video(video, numbered_frames(8), 20.0)
+    with pytest.raises(VideoError, match=r"episode_00000\.mp4: it has 8 frames at 20\.0 a second, expected 6 at 20\.0"):
+        load_demonstrations(tmp_path)[0].frames("corner2", [0])
+    video.unlink()
+    with pytest.raises(FileNotFoundError, match=r"videos/a/episode_00000\.mp4: there is no such file"):
+        load_demonstrations(tmp_path)
 
 
 def test_damaged_row_file_is_named(tmp_path: Path) -> None:

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -7,18 +8,18 @@ from torch.utils.data import DataLoader
 
 from hilam_hf.data import (
     CorpusInfo,
-    DemonstrationWriter,
     LiberoHdf5Writer,
     PolicyDataset,
+    VideoRecordingWriter,
     collate_policy,
     load_corpus,
     load_demonstrations,
-    load_robot_demonstrations,
     scan_videos,
     write_skill_corpus,
 )
-from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
-from tests.robot_recordings import demonstration, read_pictures
+from hilam_hf.metaworld_conventions import SAWYER
+from tests.numbered_videos import MakeVideo, frame_numbers
+from tests.robot_recordings import demonstration, read_pictures, small_demonstration
 
 STRIDE = 2
 
@@ -114,30 +115,37 @@ def test_corpus_and_videos_must_fit(corpus, episodes) -> None:
 
 @pytest.fixture
 def demonstrations(tmp_path: Path) -> Path:
-    with DemonstrationWriter(tmp_path / "demos") as writer:
+    robot = replace(
+        SAWYER,
+        action_dim=2,
+        action_names=(),
+        proprioception={"counter": 3, "ee_positions": 3},
+        layouts={"counter": ("counter",)},
+    )
+    with VideoRecordingWriter(tmp_path / "demos") as writer:
         for number, length in enumerate((4, 3)):
+            steps = np.arange(length)[:, None]
             writer.add(
-                f"task/e{number}",
-                task="task",
-                language=f"do {number}",
-                fps=10,
-                frames=numbered_frames(length),
-                actions=np.arange(length)[:, None] + np.array([0.0, 10.0]) + 100 * number,
-                agent_pos=np.arange(length)[:, None] * np.ones(3),
-                ee_position=np.zeros((length, 3)),
-                success=True,
+                small_demonstration(
+                    f"task/e{number}",
+                    length,
+                    language=f"do {number}",
+                    robot=robot,
+                    actions=steps + np.array([0.0, 10.0]) + 100 * number,
+                    proprioception={"counter": steps * np.ones(3), "ee_positions": np.zeros((length, 3))},
+                )
             )
     return tmp_path / "demos"
 
 
 def from_demonstrations(root: Path, **options) -> PolicyDataset:
-    return PolicyDataset.from_demonstrations(load_demonstrations(root), 16, root=root, progress=False, **options)
+    return PolicyDataset.from_demonstrations(load_demonstrations(root), 16, progress=False, **options)
 
 
 def test_samples_of_demonstrations(demonstrations: Path) -> None:
     dataset = from_demonstrations(demonstrations, chunk_size=3)
     samples = [dataset[i] for i in range(len(dataset))]
-    assert frame_numbers(torch.stack([s["pixels"]["pixels"] for s in samples])) == [0, 1, 2, 3, 0, 1, 2]
+    assert frame_numbers(torch.stack([s["pixels"]["corner2"] for s in samples])) == [0, 1, 2, 3, 0, 1, 2]
     assert [s["actions"][:, 0].tolist() for s in samples] == [
         [0, 1, 2],
         [1, 2, 3],
@@ -179,7 +187,7 @@ def test_policy_data_errors(demonstrations: Path) -> None:
 def test_batches(demonstrations: Path) -> None:
     loader = DataLoader(from_demonstrations(demonstrations, chunk_size=2), batch_size=5, collate_fn=collate_policy)
     first, last = loader
-    assert first["pixels"]["pixels"].shape == (5, 3, 16, 16) and first["pixels"]["pixels"].dtype == torch.uint8
+    assert first["pixels"]["corner2"].shape == (5, 3, 16, 16) and first["pixels"]["corner2"].dtype == torch.uint8
     assert first["language"] == ["do 0"] * 4 + ["do 1"]
     assert first["actions"].shape == (5, 2, 2) and first["action_mask"].dtype == torch.bool
     assert first["agent_pos"].shape == (5, 3)
@@ -191,12 +199,12 @@ def robot(tmp_path: Path):
     with LiberoHdf5Writer(tmp_path / "robot") as writer:
         for seed, length in enumerate((4, 3)):
             writer.add(demonstration(length, seed, task=f"t{seed}", language=f"do {seed}", phases=None))
-    return load_robot_demonstrations(tmp_path / "robot")
+    return load_demonstrations(tmp_path / "robot")
 
 
 @pytest.mark.parametrize("cache_bytes", [10**9, 0])
 def test_samples_of_robots_have_every_camera(robot, cache_bytes: int) -> None:
-    dataset = PolicyDataset.from_robot_demonstrations(
+    dataset = PolicyDataset.from_demonstrations(
         robot, (32, 48), 3, camera_names={"agentview": "pixels"}, cache_bytes=cache_bytes, progress=False
     )
     assert all(store.in_memory == (cache_bytes > 0) for store in dataset.stores.values())
@@ -209,19 +217,19 @@ def test_samples_of_robots_have_every_camera(robot, cache_bytes: int) -> None:
     last = samples[5]
     np.testing.assert_array_equal(last["actions"], expected.actions[[1, 2, 2]].astype(np.float32))
     assert last["action_mask"].tolist() == [True, True, False] and last["agent_pos"].shape == (8,)
-    np.testing.assert_array_equal(last["agent_pos"][:3], expected.ee_positions[1].astype(np.float32))
+    np.testing.assert_array_equal(last["agent_pos"][:3], expected.proprioception["ee_positions"][1].astype(np.float32))
     assert (last["language"], last["episode"], last["index"]) == ("do 1", 1, 1)
 
 
 def test_budget_is_shared_by_cameras(robot) -> None:
     needed = 2 * 7 * 3 * 16 * 16
     for cache_bytes, in_memory in ((needed, True), (needed - 2, False)):
-        dataset = PolicyDataset.from_robot_demonstrations(robot, 16, 1, cache_bytes=cache_bytes, progress=False)
+        dataset = PolicyDataset.from_demonstrations(robot, 16, 1, cache_bytes=cache_bytes, progress=False)
         assert [store.in_memory for store in dataset.stores.values()] == [in_memory] * 2
 
 
 def test_batches_of_several_cameras(robot) -> None:
-    dataset = PolicyDataset.from_robot_demonstrations(robot, 16, 2, cache_bytes=0, progress=False)
+    dataset = PolicyDataset.from_demonstrations(robot, 16, 2, cache_bytes=0, progress=False)
     loader = DataLoader(dataset, batch_size=7, collate_fn=collate_policy, num_workers=2)
     (batch,) = loader
     assert {name: tuple(frames.shape) for name, frames in batch["pixels"].items()} == {
@@ -234,6 +242,6 @@ def test_batches_of_several_cameras(robot) -> None:
 def test_cameras_that_cannot_be_renamed(robot) -> None:
     for names in ({"front": "pixels"}, {"agentview": "robot0_eye_in_hand"}):
         with pytest.raises(ValueError, match=r"camera_names: got .*, expected different names for"):
-            PolicyDataset.from_robot_demonstrations(robot, 16, 1, camera_names=names, progress=False)
+            PolicyDataset.from_demonstrations(robot, 16, 1, camera_names=names, progress=False)
     with pytest.raises(ValueError, match="chunk_size: got 0"):
-        PolicyDataset.from_robot_demonstrations(robot, 16, 0, progress=False)
+        PolicyDataset.from_demonstrations(robot, 16, 0, progress=False)

@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from hilam_hf.data.demonstrations.video_recording import DemonstrationWriter
+from hilam_hf.data import LeRobotWriter, LiberoHdf5Writer, VideoRecordingWriter, load_demonstrations
 from hilam_hf.evaluation.lam.probe import (
     REGULARISATIONS,
     Motion,
@@ -16,7 +16,9 @@ from hilam_hf.evaluation.lam.probe import (
     recorded_motion,
     recording_of,
 )
+from hilam_hf.robots import RobotDescription
 from tests.evaluation.lam.stand_ins import make_pairs
+from tests.robot_recordings import demonstration, small_demonstration
 
 RNG = np.random.default_rng(0)
 EPISODES = np.repeat(np.arange(10), 40)
@@ -136,23 +138,34 @@ def test_regularisation_follows_the_noise() -> None:
 
 
 def test_a_recording_is_found_from_its_folder_or_its_videos(tmp_path: Path) -> None:
-    positions = RNG.normal(size=(6, 3))
-    with DemonstrationWriter(tmp_path / "recording") as writer:
-        writer.add(
-            "push/episode_00000",
-            task="push",
-            language="push",
-            fps=10,
-            frames=np.zeros((6, 3, 16, 16), dtype=np.uint8),
-            actions=np.zeros((6, 4)),
-            agent_pos=np.zeros((6, 4)),
-            ee_position=positions,
-            success=True,
-        )
     root = tmp_path / "recording"
-    assert recording_of(root) == recording_of(root / "videos") == (root / "videos", root)
-    assert recording_of(tmp_path) == (tmp_path, None)
-    motion = recorded_motion(root)
-    assert motion.names == ("x", "y", "z")
-    change = motion.over_pairs("push/episode_00000", 6, np.array([1]), 3)
+    with VideoRecordingWriter(root) as writer:
+        writer.add(demonstration(6))
+    for videos in ("", "videos", "videos_robot0_eye_in_hand"):
+        assert recording_of(root / videos) == root
+    with LiberoHdf5Writer(tmp_path / "libero") as writer:
+        writer.add(demonstration(6))
+    assert recording_of(tmp_path / "libero") == tmp_path / "libero"
+    (tmp_path / "plain" / "videos").mkdir(parents=True)
+    assert recording_of(tmp_path / "plain") is recording_of(tmp_path / "plain" / "videos") is None
+
+
+@pytest.mark.parametrize("writer_class", [VideoRecordingWriter, LiberoHdf5Writer, LeRobotWriter])
+def test_the_end_effector_of_any_recording(writer_class: type, tmp_path: Path) -> None:
+    demo = demonstration(6)
+    with writer_class(tmp_path) as writer:
+        writer.add(demo)
+    motion = recorded_motion(load_demonstrations(tmp_path))
+    assert motion is not None and motion.names == ("x", "y", "z")
+    change = motion.over_pairs(demo.id, 6, np.array([1]), 3)
+    positions = demo.proprioception["ee_positions"]
     assert change[0] == pytest.approx(positions[4] - positions[1], abs=1e-6)
+
+
+def test_a_robot_that_does_not_tell_where_its_hand_is(tmp_path: Path) -> None:
+    robot = RobotDescription(
+        name="arm", environment="lab", action_dim=4, proprioception={"joints": 2}, layouts={"joints": ("joints",)}
+    )
+    with VideoRecordingWriter(tmp_path) as writer:
+        writer.add(small_demonstration("push/one", 6, robot=robot, proprioception={"joints": np.zeros((6, 2))}))
+    assert recorded_motion(load_demonstrations(tmp_path)) is None

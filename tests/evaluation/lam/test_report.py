@@ -3,14 +3,16 @@
 import dataclasses
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
-from hilam_hf.data.demonstrations.video_recording import DemonstrationWriter
+from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter
 from hilam_hf.data.episodes import Episode, scan_videos
 from hilam_hf.evaluation.lam import report as module
 from hilam_hf.evaluation.lam.pairs import encode_pairs
@@ -31,6 +33,7 @@ from tests.evaluation.lam.stand_ins import (
     walk_videos,
 )
 from tests.numbered_videos import MakeVideo
+from tests.robot_recordings import demonstration, small_demonstration
 
 OPTIONS = LamReportOptions(stride=1, num_examples=2, num_transfers=1, transfer_length=1)
 
@@ -206,37 +209,45 @@ def test_plain_values_are_json() -> None:
     json.dumps(plain(value), allow_nan=False)
 
 
-def recording(root: Path, num_episodes: int) -> Path:
-    """Demonstrations whose end effector moves along x as the brightness does."""
-    with DemonstrationWriter(root) as writer:
-        for number in range(num_episodes):
-            values = np.array(walk(15, number))
-            position = np.stack([values / 255, np.random.default_rng(number).normal(size=15), np.zeros(15)], axis=1)
-            frames = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (15, 3, 16, 16)).copy()
-            writer.add(
-                f"push/episode_{number:05d}",
-                task="push",
-                language="push",
-                fps=10,
-                frames=frames,
-                actions=np.zeros((15, 4)),
-                agent_pos=np.zeros((15, 4)),
-                ee_position=position,
-                success=True,
-            )
-    return root
+def bright_walk(number: int) -> tuple[NDArray[np.uint8], NDArray[np.float64]]:
+    """Frames (15, 16, 16, 3), and positions (15, 3) of an end effector that moves along x as their brightness does."""
+    values = np.array(walk(15, number))
+    frames = np.broadcast_to(values.astype(np.uint8)[:, None, None, None], (15, 16, 16, 3)).copy()
+    return frames, np.stack([values / 255, np.random.default_rng(number).normal(size=15), np.zeros(15)], axis=1)
 
 
-def test_a_recording_is_probed_for_its_motion(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def record_metaworld(root: Path) -> None:
+    with VideoRecordingWriter(root) as writer:
+        for number in range(6):
+            frames, positions = bright_walk(number)
+            name = f"push/episode_{number:05d}"
+            writer.add(small_demonstration(name, 15, frames={"front": frames}, ee_positions=positions))
+
+
+def record_libero(root: Path) -> None:
+    with LiberoHdf5Writer(root) as writer:
+        for number in range(6):
+            frames, positions = bright_walk(number)
+            cameras = {"agentview": frames, "robot0_eye_in_hand": np.zeros_like(frames)}
+            writer.add(demonstration(15, number, frames=cameras, ee_positions=positions))
+
+
+@pytest.mark.parametrize("record", [record_metaworld, record_libero])
+def test_a_recording_is_probed_for_its_motion(
+    record: Callable[[Path], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(module, "load_latent_action_model", lambda name, revision: (BrightnessIDM(), None))
-    root = recording(tmp_path / "recording", 6)
+    root = tmp_path / "recording"
+    record(root)
     report = write_lam_report("org/model", root, tmp_path / "out", OPTIONS, progress=False)
+    # A recording without videos of its own gets them beside the report.
+    assert (tmp_path / "out" / "videos").is_dir() == (record is record_libero)
     assert report.warnings == ()
-    record = strict_json(tmp_path / "out" / "report.json")
-    assert record["probe"]["names"] == ["x", "y"] and record["probe"]["constant_dimensions"] == ["z"]
-    along, across = record["probe"]["r2_per_dimension"]
+    written = strict_json(tmp_path / "out" / "report.json")
+    assert written["probe"]["names"] == ["x", "y"] and written["probe"]["constant_dimensions"] == ["z"]
+    along, across = written["probe"]["r2_per_dimension"]
     assert along > 0.99 and across < 0.2
-    assert record["provenance"]["model"]["name"] == "org/model"
+    assert written["provenance"]["model"]["name"] == "org/model"
     assert "R² of a linear probe" in report.text()
 
 

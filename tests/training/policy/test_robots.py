@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from hilam_hf.data import LeRobotWriter, LiberoHdf5Writer, PolicyDataset, load_robot_demonstrations
+from hilam_hf.data import LeRobotWriter, LiberoHdf5Writer, PolicyDataset, load_demonstrations
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
 from hilam_hf.training.policy.train import FinetuningConfig, finetune_policy
 from tests.models.hierarchical.test_hierarchical import LATENT_DIM, SKILL_DIM, FakeLanguageEncoder, tiny_config
@@ -15,8 +15,8 @@ def finetuned(root: Path, writer_class: type[LeRobotWriter] | type[LiberoHdf5Wri
     with writer_class(root / "recording") as writer:
         for seed, task in enumerate(("open", "close")):
             writer.add(demonstration(5, seed, task=task, language=f"{task} it"))
-    recording = load_robot_demonstrations(root / "recording")
-    dataset = PolicyDataset.from_robot_demonstrations(recording, 32, chunk_size=3, progress=False)
+    recording = load_demonstrations(root / "recording")
+    dataset = PolicyDataset.from_demonstrations(recording, 32, chunk_size=3, progress=False)
     torch.manual_seed(0)
     policy = HierarchicalPolicy(tiny_config())
     policy.language_encoder = FakeLanguageEncoder()  # type: ignore[assignment]

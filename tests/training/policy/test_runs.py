@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from hilam_hf.data import DemonstrationWriter, LiberoHdf5Writer
+from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter
 from hilam_hf.models.hierarchical.configuration_hierarchical import HierarchicalPolicyConfig
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
 from hilam_hf.training.policy.runs import finetune_on_demonstrations, parse_renames
 from hilam_hf.training.policy.train import FinetuningConfig
-from tests.robot_recordings import demonstration
+from tests.robot_recordings import demonstration, small_demonstration
 from tests.test_examples import load
 
 TASK = "put_the_bowl_on_the_stove"  # libero_goal/1
@@ -88,21 +88,27 @@ def test_a_pretrained_camera_takes_its_new_name(policies: Path, recording: Path,
 
 
 def test_meta_worlds_recordings_do_too(policies: Path, tmp_path: Path) -> None:
-    with DemonstrationWriter(tmp_path / "recordings") as writer:
-        writer.add(
-            "drawer-open/episode_00000",
-            task="drawer-open",
-            language="open the drawer",
-            fps=80.0,
-            frames=np.zeros((4, 3, 32, 32), np.uint8),
-            actions=np.random.default_rng(0).uniform(-1, 1, (4, 4)),
-            agent_pos=np.random.default_rng(1).normal(size=(4, 4)),
-            ee_position=np.zeros((4, 3)),
-            success=True,
-        )
+    demo = small_demonstration("drawer-open/episode_00000", 4, frames={"front": np.zeros((4, 32, 32, 3), np.uint8)})
+    with VideoRecordingWriter(tmp_path / "recordings") as writer:
+        writer.add(demo)
     finetune_on_demonstrations(str(policies / "front"), tmp_path / "recordings", OPTIONS, output_dir=tmp_path / "out")
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "out" / "policy")
-    assert policy.training_data == {"demonstrations": 1} and policy.action_dim == 4
+    assert (policy.action_dim, policy.agent_pos_dim, policy.cameras) == (4, 4, ("front",))
+    assert policy.training_data == {
+        "demonstrations": 1,
+        "sources": ["metaworld"],
+        "tasks": ["drawer-open"],
+        "cameras": ["front"],
+        "image_transform": "none",
+        "proprioception": "ee_gripper",
+        "mujoco": None,
+        "quality": None,
+        "assets_fingerprint": None,
+    }
+    with pytest.raises(ValueError, match=r"pretrained on camera agentview, .* \(--rename-camera agentview=front\)"):
+        finetune_on_demonstrations(
+            str(policies / "agentview"), tmp_path / "recordings", OPTIONS, output_dir=tmp_path / "refused"
+        )
 
 
 def test_names_of_cameras() -> None:
@@ -112,7 +118,7 @@ def test_names_of_cameras() -> None:
 
 
 def test_missing_demonstrations_are_named(policies: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match="there are no robot demonstrations here"):
+    with pytest.raises(FileNotFoundError, match="there are no demonstrations here"):
         finetune_on_demonstrations(str(policies / "front"), tmp_path, OPTIONS, output_dir=tmp_path / "out")
 
 
