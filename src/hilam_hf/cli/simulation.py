@@ -218,7 +218,7 @@ def _protocol(simulator: str | None, suite: str | None, protocol: str | None, ca
 def _tasks(protocol: EvaluationProtocol, tasks: str | None, suite: str | None) -> Sequence[str | int] | None:
     """The tasks that are named, or where neither they nor a suite are, the simulator's usual ones."""
     if tasks is None:
-        return None if suite is not None else list(get_simulator(protocol.simulator).default_tasks)
+        return None if suite is not None else get_simulator(protocol.simulator).default_tasks or None
     return split(tasks) if suite is None else parse_numbers(tasks, "--tasks")
 
 
