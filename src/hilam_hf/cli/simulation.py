@@ -12,7 +12,10 @@ from .options import Device, Out, load_model, split
 
 SimulatorName = Annotated[
     str | None,
-    typer.Option(help="Simulator: metaworld, libero or an installed one; otherwise that of --protocol or --suite."),
+    typer.Option(
+        help="metaworld, libero, or an installed one; otherwise the protocol's, or LIBERO with --suite and Meta-World "
+        "without."
+    ),
 ]
 Suite = Annotated[
     str | None, typer.Option(help="LIBERO suite: spatial, object, goal, 10 (long) or 90. Without one, Meta-World.")
@@ -25,7 +28,10 @@ InitialStates = Annotated[
     str | None, typer.Option("--init-states", help="Numbers of LIBERO's initial states, such as 0-49 or 0,3,7.")
 ]
 ProtocolName = Annotated[
-    str | None, typer.Option(help="openvla (LIBERO's default), lerobot, libero, baku, or metaworld (its default).")
+    str | None,
+    typer.Option(
+        help="openvla (LIBERO's default), lerobot, libero, baku, metaworld (its default), or an installed simulator's."
+    ),
 ]
 Camera = Annotated[
     str | None, typer.Option(help="Comma-separated cameras; otherwise the protocol's, of Meta-World 'workspace'.")
@@ -51,20 +57,26 @@ def record(
     quality: Quality = None,
     formats: Annotated[
         str | None,
-        typer.Option("--format", help="What to write: hdf5, lerobot or both of LIBERO, videos of Meta-World."),
+        typer.Option(
+            "--format",
+            help="What to write, comma-separated: hdf5 (LIBERO's), lerobot (LIBERO's), videos; by default both of the "
+            "first for LIBERO, and videos for Meta-World.",
+        ),
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Standard deviation of the noise on actions: 0.1, and 0.05 for LIBERO.")
+        float | None, typer.Option(help="Standard deviation of the noise on actions; 0.1 in Meta-World, 0.05 in LIBERO.")
     ] = None,
     action_labels: Annotated[
         str | None,
-        typer.Option(help="Record the actions as executed (LIBERO's default), or the expert's before the noise."),
+        typer.Option(help="executed, with the noise (LIBERO's default), or expert, before it (Meta-World's)."),
     ] = None,
     assets: Assets = None,
     workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
     seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
 ) -> None:
-    """Record scripted experts: Meta-World's as videos with the actions kept apart, LIBERO's as HDF5 and LeRobot files.
+    """Record a simulator's scripted experts.
+
+    Meta-World's become videos with the actions kept apart, LIBERO's HDF5 and LeRobot files.
 
     A recording that was interrupted goes on where it stopped.
 
