@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
+from torch import Tensor
 
-from hilam_hf.data import RecordedDemonstration, episode_id
+from hilam_hf.data import LeRobotWriter, LiberoHdf5Writer, RecordedDemonstration, VideoRecordingWriter, episode_id
 from hilam_hf.libero_conventions import PANDA, quaternion_to_axis_angle
 from hilam_hf.metaworld_conventions import SAWYER
 from tests.numbered_videos import numbered_frames
@@ -123,3 +126,21 @@ def small_demonstration(id: str, num_frames: int = 6, *, seed: int = 0, **change
         "source": "metaworld",
     }
     return RecordedDemonstration(id=id, **(values | changes))
+
+
+WRITERS = {"hdf5": LiberoHdf5Writer, "lerobot": LeRobotWriter, "videos": VideoRecordingWriter}
+EVERY_FORMAT = pytest.mark.parametrize("kind", WRITERS)
+
+
+def record_two_tasks(root: Path, kind: str, **changes: Any) -> Path:
+    """Two tasks of LIBERO, of three and two episodes, recorded in no order."""
+    with WRITERS[kind](root) as writer:
+        for task, seed in (("open", 11), ("close", 1), ("open", 2), ("close", 0), ("open", 1)):
+            options = {"task": task, "language": f"{task} it", "initial_state": None} | changes
+            writer.add(demonstration(4 + seed % 3, seed, **options))
+    return root
+
+
+def corners(frames: Tensor) -> list[int]:
+    """Which of `CORNERS` lies in the four corners of the first of (N, C, H, W) frames."""
+    return read_pictures(frames.permute(0, 2, 3, 1).numpy())[1]

@@ -1,6 +1,6 @@
 """Videos and episodes in, corpora and training samples out.
 
-Names are imported when they are used: a recorder's process takes what it hands to writers without loading torch.
+Names are imported when they are used.
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ root/lerobot/           format "lerobot", LeRobot v3.0 (`hilam_hf.data.demonstra
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,7 @@ from ..recorded import DemonstrationWriter, RecordedDemonstration
 from .log import RecordingLog, RecordingSummary
 from .output import Output
 from .plan import RecordingPlan
-from .setup import RecordingSetup
+from .setup import make_setup
 
 
 def record(
@@ -104,9 +104,9 @@ def record(
     declared = get_simulator(simulator)
     names = declared.task_names(tasks, suite)
     check_least(episodes_per_task=(episodes_per_task, 1), num_workers=(num_workers, 1))
-    setup = RecordingSetup.of(
+    setup = make_setup(
         declared,
-        protocol,
+        protocol=protocol,
         image_size=image_size,
         quality=quality,
         formats=formats,
@@ -116,7 +116,7 @@ def record(
         assets=assets,
         options=options,
     )
-    numbers = range(setup.num_episodes(episodes_per_task))
+    numbers = range(setup.num_tries(episodes_per_task))
     declared.check_episodes(setup.protocol, [setup.spec(task, number) for task in names for number in numbers])
     # Before the workers start, which inherit the choice of a graphics library.
     declared.prepare(drawing=True)
@@ -139,11 +139,11 @@ def record(
         log.save()
         workers = [
             stack.enter_context(
-                Worker(setup.recording.demonstrator, name=f"recorder {row}", **setup.host_options(), **setup.options)
+                Worker(setup.recording.demonstrator, name=f"recorder {row}", **setup.demonstrator_options())
             )
             for row in range(min(num_workers, len(plan)))
         ]
-        recorded, frames = _run(plan, workers, output, log, declared.episode_id, progress=progress)
+        recorded, frames = _run(plan, workers, output, log, progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
     return RecordingSummary(root, recorded, plan.kept, frames, time.monotonic() - started, failures)
@@ -165,7 +165,6 @@ def _run(
     workers: Sequence[Worker],
     output: Output,
     log: RecordingLog,
-    episode_id: Callable[[EpisodeSpec], str],
     *,
     progress: bool,
 ) -> tuple[int, int]:
@@ -187,7 +186,7 @@ def _run(
                 demonstration: RecordedDemonstration = worker.receive()
                 spec = running.pop(worker)
                 if not demonstration.success:
-                    log.add_failure(episode_id(spec), spec, demonstration.num_frames)
+                    log.add_failure(demonstration.id, spec, demonstration.num_frames)
                 wanted = demonstration.success or not plan.replaces_failures
                 if not wanted:
                     plan.replace(spec)

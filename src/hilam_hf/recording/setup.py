@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,65 +20,31 @@ SOURCE = "scripted"
 
 @dataclass(frozen=True, kw_only=True)
 class RecordingSetup:
-    """The choices of a recording, as `record` takes them, made complete and checked.
+    """The choices of a recording, complete and checked; see `record`.
 
-    Raises:
-        ValueError: One is not valid, or the simulator has no expert.
+    Attributes:
+        simulator: The simulator.
+        recording: What it says of recordings.
+        protocol: The protocol, with the pictures and the kind of initial states that are recorded.
+        quality: Rendering quality.
+        formats: Names of the formats that are written.
+        initial_states: Numbers of initial states; None where seeds draw them.
+        seed: Seed of the recording.
+        only_successful: Whether episodes that the expert does not solve are replaced.
+        host_options: What else hosts and demonstrators take.
+        options: What decides how the expert acts.
     """
 
     simulator: Simulator
+    recording: Recording
     protocol: EvaluationProtocol
     quality: str
-    formats: Sequence[str]
-    initial_states: Sequence[int] | None
+    formats: tuple[str, ...]
+    initial_states: tuple[int, ...] | None
     seed: int
     only_successful: bool
-    assets: str | Path | None
-    options: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def of(
-        cls,
-        simulator: Simulator,
-        protocol: str | EvaluationProtocol | None,
-        *,
-        image_size: int,
-        quality: str | None,
-        formats: Sequence[str] | None,
-        initial_states: Sequence[int] | None,
-        options: Mapping[str, Any],
-        **others: Any,
-    ) -> RecordingSetup:
-        """Complete what is left open by what the simulator declares."""
-        expert = _recording(simulator)
-        if unknown := sorted(set(options) - set(expert.options)):
-            raise ValueError(
-                f"{simulator.title}'s recordings have no {', '.join(unknown)}; they have {', '.join(expert.options)}"
-            )
-        check_least(image_size=(image_size, 2))
-        if image_size % 2:
-            raise ValueError(f"image_size must be even, since videos halve it for colour; got {image_size}")
-        complete = {**expert.options, **options}
-        simulator.check_recording_options(complete)
-        return cls(
-            simulator=simulator,
-            protocol=replace(
-                simulator.protocol(protocol),
-                initial_states="random" if initial_states is None else "fixed",
-                image_size=image_size,
-                image_transform="none",
-            ),
-            quality=RenderQuality(quality or simulator.quality).value,
-            formats=_written(expert.formats if formats is None else formats),
-            initial_states=initial_states,
-            options=complete,
-            **others,
-        )
-
-    @property
-    def recording(self) -> Recording:
-        """What the simulator says of recordings."""
-        return _recording(self.simulator)
+    host_options: Mapping[str, Any]
+    options: Mapping[str, Any]
 
     def settings(self) -> dict[str, Any]:
         """What `recording.json` keeps, and a recording that goes on must have again."""
@@ -99,20 +65,18 @@ class RecordingSetup:
             OSError, ImportError: Assets, a renderer or the simulator are missing.
         """
         module, _, name = self.simulator.host.partition(":")
-        host = getattr(importlib.import_module(module), name)(**self.host_options())
+        host = getattr(importlib.import_module(module), name)(
+            protocol=self.protocol, quality=self.quality, **self.host_options
+        )
         return {"simulator": self.simulator.name, "source": SOURCE, **host.provenance()}
 
-    def host_options(self) -> dict[str, Any]:
-        """Arguments of hosts and, with `options`, of demonstrators."""
-        return {
-            "protocol": self.protocol,
-            "quality": self.quality,
-            **self.simulator.host_options(self.assets),
-        }
+    def demonstrator_options(self) -> dict[str, Any]:
+        """Arguments of the demonstrator."""
+        return {"protocol": self.protocol, "quality": self.quality, **self.host_options, **self.options}
 
-    def num_episodes(self, wanted: int) -> int:
-        """How many numbers of episodes may be tried to record the wanted ones."""
-        return 3 * wanted + 10 if self.initial_states is None else len(self.initial_states)
+    def num_tries(self, episodes: int) -> int:
+        """How many numbers of episodes may be tried to record so many."""
+        return 3 * episodes + 10 if self.initial_states is None else len(self.initial_states)
 
     def spec(self, task: str, number: int) -> EpisodeSpec:
         """Say how the episode of a number starts.
@@ -124,14 +88,62 @@ class RecordingSetup:
         return EpisodeSpec(task, number, demonstration_seed(self.seed, number), state)
 
 
-def _written(formats: Sequence[str]) -> Sequence[str]:
+def make_setup(
+    simulator: Simulator,
+    *,
+    protocol: str | EvaluationProtocol | None,
+    image_size: int,
+    quality: str | None,
+    formats: Sequence[str] | None,
+    initial_states: Sequence[int] | None,
+    seed: int,
+    only_successful: bool,
+    assets: str | Path | None,
+    options: Mapping[str, Any],
+) -> RecordingSetup:
+    """Complete the options of `record` by what the simulator declares.
+
+    Raises:
+        ValueError: One is not valid, or the simulator has no expert.
+    """
+    recording = simulator.recording
+    if recording is None:
+        raise ValueError(f"{simulator.title} has no scripted experts, so there is nothing to record")
+    return RecordingSetup(
+        simulator=simulator,
+        recording=recording,
+        protocol=_recorded_protocol(simulator.protocol(protocol), image_size, drawn=initial_states is None),
+        quality=RenderQuality(quality or simulator.quality).value,
+        formats=_checked_formats(recording.formats if formats is None else formats),
+        initial_states=None if initial_states is None else tuple(initial_states),
+        seed=seed,
+        only_successful=only_successful,
+        host_options=simulator.host_options(assets),
+        options=_complete_options(simulator, recording, options),
+    )
+
+
+def _recorded_protocol(protocol: EvaluationProtocol, image_size: int, *, drawn: bool) -> EvaluationProtocol:
+    check_least(image_size=(image_size, 2))
+    if image_size % 2:
+        raise ValueError(f"image_size must be even, since videos halve it for colour; got {image_size}")
+    kind = "random" if drawn else "fixed"
+    # Its name stays: what is changed belongs to every recording.
+    return replace(protocol, initial_states=kind, image_size=image_size, image_transform="none")
+
+
+def _checked_formats(formats: Sequence[str]) -> tuple[str, ...]:
     known = [name for name, each in demonstration_formats().items() if each.writer is not None]
     if not formats or not set(formats) <= set(known):
         raise ValueError(f"formats: got {list(formats)}, expected some of {', '.join(known)}")
-    return formats
+    return tuple(formats)
 
 
-def _recording(simulator: Simulator) -> Recording:
-    if simulator.recording is None:
-        raise ValueError(f"{simulator.title} has no scripted experts, so there is nothing to record")
-    return simulator.recording
+def _complete_options(simulator: Simulator, recording: Recording, options: Mapping[str, Any]) -> dict[str, Any]:
+    if unknown := sorted(set(options) - set(recording.options)):
+        raise ValueError(
+            f"{simulator.title}'s recordings have no {', '.join(unknown)}; they have {', '.join(recording.options)}"
+        )
+    complete = {**recording.options, **options}
+    simulator.check_recording_options(complete)
+    return complete

@@ -41,7 +41,7 @@ def recording(tmp_path: Path) -> Path:
 
 
 def test_a_registered_format_is_learnt_from(recording: Path, tmp_path: Path) -> None:
-    with pytest.raises(FileNotFoundError, match=r"expected LIBERO's files .*\(libero_hdf5\); .*\(lerobot\): record"):
+    with pytest.raises(FileNotFoundError, match=r"expected LIBERO's files .*\(hdf5\); .*\(lerobot\): record"):
         load_demonstrations(recording)
     register_format(toy_format.FORMAT)
     demonstrations = load_demonstrations(recording)
@@ -73,7 +73,7 @@ def test_an_installed_package_makes_its_format_known(recording: Path, monkeypatc
     point = EntryPoint("toy_npz", f"{toy_format.__name__}:FORMAT", formats.ENTRY_POINTS)
     monkeypatch.setattr(formats, "entry_points", lambda group: [point] if group == formats.ENTRY_POINTS else [])
     formats._installed_formats.cache_clear()
-    assert list(demonstration_formats()) == ["libero_hdf5", "videos", "lerobot", "toy_npz"]
+    assert list(demonstration_formats()) == ["hdf5", "videos", "lerobot", "toy_npz"]
     assert len(load_demonstrations(recording)) == 2
 
 

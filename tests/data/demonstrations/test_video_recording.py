@@ -255,7 +255,8 @@ def test_repeated_id_and_mixed_robots(tmp_path: Path) -> None:
 
 
 def test_a_layout_that_is_known_must_be_whole(tmp_path: Path) -> None:
-    (tmp_path / "empty" / "demonstrations").mkdir(parents=True)
+    for folder in ("videos", "demonstrations"):
+        (tmp_path / "empty" / folder).mkdir(parents=True)
     with pytest.raises(FileNotFoundError, match=r"empty/demonstrations: there are no demonstrations here"):
         load_demonstrations(tmp_path / "empty")
     record(tmp_path, {"a": 1})
@@ -265,6 +266,18 @@ def test_a_layout_that_is_known_must_be_whole(tmp_path: Path) -> None:
         load_demonstrations(tmp_path)[0].frames("corner2", [0])
     video.unlink()
     with pytest.raises(FileNotFoundError, match=r"videos/a/episode_00000\.mp4: there is no such file"):
+        load_demonstrations(tmp_path)
+
+
+def test_tables_that_are_no_demonstrations(tmp_path: Path) -> None:
+    record(tmp_path, {"a": 1})
+    file = tmp_path / "demonstrations/a/episode_00000.parquet"
+    row = pq.read_table(file)
+    pq.write_table(pa.concat_tables([row, row]), file)
+    with pytest.raises(ValueError, match=r"episode_00000\.parquet: got 2 rows, expected one"):
+        load_demonstrations(tmp_path)
+    pq.write_table(row.drop_columns(["fps", "actions"]), file)
+    with pytest.raises(ValueError, match=r"episode_00000\.parquet: lacks the columns fps, actions"):
         load_demonstrations(tmp_path)
 
 

@@ -49,7 +49,7 @@ class Demonstrations(Sequence[Demonstration]):
             if each.id in ids:
                 raise ValueError(f"two episodes are called {each.id!r}: load one recording at a time")
             ids.add(each.id)
-            _check_same_robot(each, self._demonstrations[0])
+        _check_same_robot(self._demonstrations)
 
     def __len__(self) -> int:
         return len(self._demonstrations)
@@ -125,14 +125,15 @@ def _default_cameras(demonstrations: Sequence[Demonstration]) -> tuple[str, ...]
     return (demonstrations[0].robot.cameras or demonstrations[0].cameras) if demonstrations else ()
 
 
-def _check_same_robot(one: Demonstration, first: Demonstration) -> None:
+def _check_same_robot(demonstrations: Sequence[Demonstration]) -> None:
     for column in ("actions", "agent_pos"):
-        got, expected = (getattr(each, column).shape[1] for each in (one, first))
-        if got != expected:
-            raise ValueError(
-                f"{column} of {one.id} are {got} wide and those of {first.id} {expected}: load tasks of one robot at a "
-                "time (option tasks)"
-            )
+        widths = [getattr(each, column).shape[1] for each in demonstrations]
+        for each, width in zip(demonstrations, widths, strict=True):
+            if width != widths[0]:
+                raise ValueError(
+                    f"{column} of {each.id} are {width} wide and those of {demonstrations[0].id} {widths[0]}: load "
+                    "tasks of one robot at a time (option tasks)"
+                )
 
 
 def _choose(

@@ -1,4 +1,4 @@
-"""Frames of an episode out of a video file, or of a part of one.
+"""Frames of an episode, by camera, and those out of a video file or a part of one.
 
 Shapes: N frames asked for, H height, W width, C = 3 channels.
 """
@@ -6,10 +6,11 @@ Shapes: N frames asked for, H height, W width, C = 3 channels.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,24 @@ from ...video import VideoError, VideoReader
 
 # Open files a process; each holds a decoder with its buffers.
 _OPEN_READERS = 16
+
+
+class FramesOfCamera(Protocol):
+    """Frames of an episode that one camera saw."""
+
+    def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C)."""
+
+
+@dataclass(frozen=True)
+class CameraFrames:
+    """Frames of an episode, each camera's from a place of its own."""
+
+    cameras: Mapping[str, FramesOfCamera]
+
+    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
+        """uint8 (N, H, W, C) for ascending indices."""
+        return self.cameras[camera].read(indices)
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ Shapes: T frames, A numbers in an action.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
@@ -33,11 +33,12 @@ from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from ...robots import EE_POSITIONS, RobotDescription
 from ...video.orientation import orient_frames
 from .demonstration import Demonstration, DemonstrationFormat
-from .video_frames import VideoFrames
+from .video_frames import CameraFrames, VideoFrames
 from .videos import VIDEOS, VideoFolderWriter, describe_video
 
 DEMONSTRATIONS = "demonstrations"
 _PART = "proprioception."
+_ALWAYS_THERE = ("id", "task", "language", "seed", "fps", "num_frames", "success", "actions")
 # Where `hilam record` tells the camera's name, which rows did not tell before.
 _RECORDING_FILE = "recording.json"
 _UNNAMED_CAMERA = "pixels"
@@ -63,6 +64,7 @@ def recording_features(robot: RobotDescription, parts: tuple[str, ...]) -> Featu
             "success": Value("bool"),
             "cameras": List(Value("string")),
             "videos": List(Value("string")),
+            "image_transform": Value("string"),
             "actions": _vectors(robot.action_dim),
             **{_PART + part: _vectors(robot.proprioception[part]) for part in parts},
             "phases": List(Value("string")),
@@ -123,30 +125,15 @@ class VideoRecordingWriter:
             )
         folders = _video_folders(demonstration.frames)
         self._check_first_camera(demonstration, next(iter(folders)))
-        row = self._row(demonstration, folders)
+        row = _row(demonstration, folders, self.provenance)
         features = recording_features(demonstration.robot, tuple(demonstration.proprioception))
         table = pa.Table.from_pylist([row], schema=features.arrow_schema)
-        stored = demonstration.robot.image_transforms[0]
+        stored = row["image_transform"]
         for camera, folder in folders.items():
             frames = orient_frames(np.asarray(demonstration.frames[camera]), demonstration.image_transform, stored)
             self._folder(folder).add(frames, describe_video(demonstration, camera, stored))
         with atomic_path(self._row_file(demonstration.id)) as temporary:
             pq.write_table(table, temporary)
-
-    def _row(self, demonstration: RecordedDemonstration, folders: Mapping[str, str]) -> dict[str, Any]:
-        vectors = {_PART + part: values for part, values in demonstration.proprioception.items()}
-        vectors["actions"] = demonstration.actions
-        copied = ("id", "task", "language", "source", "seed", "initial_state", "num_frames", "success")
-        return {
-            **{name: getattr(demonstration, name) for name in copied},
-            "fps": float(demonstration.fps),
-            "cameras": list(folders),
-            "videos": [f"{folder}/{demonstration.id}.mp4" for folder in folders.values()],
-            **{name: np.asarray(values, np.float32).tolist() for name, values in vectors.items()},
-            "phases": None if demonstration.phases is None else list(demonstration.phases),
-            "robot": json.dumps(demonstration.robot.to_dict()),
-            "metadata": json.dumps({**self.provenance, **demonstration.metadata}),
-        }
 
     def _check_first_camera(self, demonstration: RecordedDemonstration, camera: str) -> None:
         # Recordings from before cameras were named do not say.
@@ -188,15 +175,23 @@ def read_video_recording(root: str | Path) -> list[Demonstration]:
     return [_read_row(folder, file) for file in files]
 
 
-class RecordedVideos:
-    """Frames of one episode, by camera."""
-
-    def __init__(self, cameras: Mapping[str, VideoFrames]) -> None:
-        self.cameras = dict(cameras)
-
-    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C)."""
-        return self.cameras[camera].read(indices)
+def _row(
+    demonstration: RecordedDemonstration, folders: Mapping[str, str], provenance: Mapping[str, Any]
+) -> dict[str, Any]:
+    vectors = {_PART + part: values for part, values in demonstration.proprioception.items()}
+    vectors["actions"] = demonstration.actions
+    copied = ("id", "task", "language", "source", "seed", "initial_state", "num_frames", "success")
+    return {
+        **{name: getattr(demonstration, name) for name in copied},
+        "fps": float(demonstration.fps),
+        "cameras": list(folders),
+        "videos": [f"{folder}/{demonstration.id}.mp4" for folder in folders.values()],
+        "image_transform": demonstration.robot.image_transforms[0],
+        **{name: np.asarray(values, np.float32).tolist() for name, values in vectors.items()},
+        "phases": None if demonstration.phases is None else list(demonstration.phases),
+        "robot": json.dumps(demonstration.robot.to_dict()),
+        "metadata": json.dumps({**provenance, **demonstration.metadata}),
+    }
 
 
 def _video_folders(cameras: Mapping[str, Any]) -> dict[str, str]:
@@ -206,9 +201,14 @@ def _video_folders(cameras: Mapping[str, Any]) -> dict[str, str]:
 
 def _read_table(file: Path) -> pa.Table:
     try:
-        return pq.read_table(file)
+        table = pq.read_table(file)
     except pa.ArrowInvalid as error:
         raise ValueError(f"{file}: not a Parquet file ({error}): delete it and record the episode again") from error
+    if missing := [name for name in _ALWAYS_THERE if name not in table.column_names]:
+        raise ValueError(f"{file}: lacks the columns {', '.join(missing)}: it is no demonstration of `hilam record`")
+    if len(table) != 1:
+        raise ValueError(f"{file}: got {len(table)} rows, expected one: delete it and record the episode again")
+    return table
 
 
 def _is_vectors(kind: pa.DataType) -> bool:
@@ -237,7 +237,7 @@ def _read_row(root: Path, file: Path) -> Demonstration:
     (row,) = table.drop_columns(vectors).to_pylist()
     row |= {name: _array(table, name) for name in vectors}
     row |= _decoded(row) if "robot" in row else _described(root, row)
-    length, transform = row["num_frames"], row["robot"].image_transforms[0]
+    length = row["num_frames"]
     parts = {name.removeprefix(_PART): row[name] for name in row if name.startswith(_PART)}
     for name, values in {"actions": row["actions"], **parts}.items():
         check_vectors(str(file), name, values, length, None)
@@ -249,9 +249,9 @@ def _read_row(root: Path, file: Path) -> Demonstration:
         **{name: row[name] for name in ("id", "task", "language", "source", "fps", "robot", "actions", "phases")},
         proprioception=parts,
         cameras=tuple(videos),
-        reader=RecordedVideos(videos),
-        stored_transform=transform,
-        image_transform=transform,
+        reader=CameraFrames(videos),
+        stored_transform=row["image_transform"],
+        image_transform=row["image_transform"],
         metadata={name: row[name] for name in ("seed", "initial_state", "success", "metadata")},
     )
 
@@ -279,6 +279,7 @@ def _described(root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
         "initial_state": None,
         "cameras": [settings.get("camera", _UNNAMED_CAMERA)],
         "videos": [row["video"]],
+        "image_transform": "none",
         "robot": robot,
         "metadata": {},
     }
@@ -287,7 +288,7 @@ def _described(root: Path, row: Mapping[str, Any]) -> dict[str, Any]:
 FORMAT = DemonstrationFormat(
     name="videos",
     looks_like=f"what `hilam record` writes, folders {VIDEOS} and {DEMONSTRATIONS}",
-    recognises=lambda path: (path / DEMONSTRATIONS).is_dir(),
+    recognises=lambda path: (path / DEMONSTRATIONS).is_dir() and (path / VIDEOS).is_dir(),
     read=read_video_recording,
     writer=VideoRecordingWriter,
 )

@@ -24,7 +24,7 @@ from PIL import Image
 
 from ....recorded import check_phases, check_vectors
 from ..demonstration import Demonstration, DemonstrationFormat
-from ..video_frames import VideoFrames
+from ..video_frames import CameraFrames, VideoFrames
 from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
 from .libero import LIBERO, LeRobotLayout, StateColumn
 from .writer import LeRobotWriter
@@ -95,17 +95,6 @@ class ParquetFrames:
             return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
         except OSError as error:
             raise ValueError(f"{self.path}: {self.column}, row {row}: cannot be decoded ({error})") from error
-
-
-@dataclass(frozen=True)
-class LeRobotFrames:
-    """Frames of one episode, by camera."""
-
-    cameras: dict[str, VideoFrames | ParquetFrames]
-
-    def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
-        """uint8 (N, H, W, C) for ascending indices."""
-        return self.cameras[camera].read(indices)
 
 
 @dataclass(frozen=True)
@@ -231,7 +220,7 @@ def _read_episode(
         phases=_phases(where, table, columns),
         source=ours.get("source", "unknown"),
         cameras=tuple(columns.cameras),
-        reader=LeRobotFrames(frames),
+        reader=CameraFrames(frames),
         stored_transform=stored,
         image_transform=stored,
         metadata=_metadata(row) | {"episode_index": row["episode_index"]},

@@ -102,9 +102,6 @@ class LeRobotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends the recording. Every episode is on disk already; this is here for symmetry with other writers."""
 
     def has(self, episode_id: str) -> bool:

@@ -90,9 +90,6 @@ class LiberoHdf5Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self.close()
-
-    def close(self) -> None:
         """Ends the recording. Every file is closed already; this is here for symmetry with other writers."""
 
     def has(self, episode_id: str) -> bool:
