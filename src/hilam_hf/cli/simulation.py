@@ -64,7 +64,8 @@ def record(
         ),
     ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Standard deviation of the noise on actions; 0.1 in Meta-World, 0.05 in LIBERO.")
+        float | None,
+        typer.Option(help="Standard deviation of the noise on actions; 0.1 in Meta-World, 0.05 in LIBERO."),
     ] = None,
     action_labels: Annotated[
         str | None,
