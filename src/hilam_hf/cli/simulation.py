@@ -65,7 +65,7 @@ def record(
     ] = None,
     noise: Annotated[
         float | None,
-        typer.Option(help="Standard deviation of the noise on actions; 0.1 in Meta-World, 0.05 in LIBERO."),
+        typer.Option(help="Standard deviation of the noise on actions (0.1; of LIBERO 0.05)."),
     ] = None,
     action_labels: Annotated[
         str | None,

@@ -11,7 +11,7 @@ from typing import Any
 from ..data.demonstrations.formats import demonstration_formats
 from ..envs.contract import Recording, Simulator
 from ..envs.options import check_least
-from ..envs.protocols import EpisodeSpec, EvaluationProtocol
+from ..envs.protocols import EpisodeSpec, EvaluationProtocol, InitialStates
 from ..envs.rendering import RenderQuality
 from ..envs.seeds import demonstration_seed
 
@@ -127,7 +127,7 @@ def _recorded_protocol(protocol: EvaluationProtocol, image_size: int, *, drawn: 
     check_least(image_size=(image_size, 2))
     if image_size % 2:
         raise ValueError(f"image_size must be even, since videos halve it for colour; got {image_size}")
-    kind = "random" if drawn else "fixed"
+    kind: InitialStates = "random" if drawn else "fixed"
     # Its name stays: what is changed belongs to every recording.
     return replace(protocol, initial_states=kind, image_size=image_size, image_transform="none")
 
