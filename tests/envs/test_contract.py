@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
 from dataclasses import replace
 
 import pytest
 
-from hilam_hf.envs import EpisodeSpec
+from hilam_hf.envs import Demonstrator, EpisodeSpec, Host
 from hilam_hf.envs.registry import get_simulator
 from tests.envs.toy_simulator import TOY
 
@@ -68,3 +70,20 @@ def test_episodes_are_checked_before_the_first_one():
         TOY.check_episodes(SQUARE, [EpisodeSpec("left", 0, 0, 3)])
     with pytest.raises(ValueError, match="protocol toy is for hard; got ''"):
         TOY.check_episodes(replace(SQUARE, max_steps={"hard": 3}), [EpisodeSpec("left", 0, 0)])
+
+
+@pytest.mark.sim
+@pytest.mark.parametrize("name", ["libero", "metaworld"])
+def test_built_in_classes_keep_the_contract(name):
+    declared = get_simulator(name)
+    options = {"protocol", "quality", *declared.host_options()}
+    for target, contract, keywords in (
+        (declared.host, Host, options | {"render", "extras", "noise"}),
+        (declared.recording.demonstrator, Demonstrator, options | set(declared.recording.options)),
+    ):
+        module, _, attribute = target.partition(":")
+        kind = getattr(importlib.import_module(module), attribute)
+        assert set(inspect.signature(kind).parameters) == keywords
+        for method in [each for each in vars(contract) if not each.startswith("_")]:
+            expected, given = (list(inspect.signature(getattr(each, method)).parameters) for each in (contract, kind))
+            assert given == expected, method

@@ -85,7 +85,7 @@ class ToyDemonstrator:
 class ToySimulator(Simulator):
     """Two tasks: the goal is on the left or on the right."""
 
-    name = title = extra = "toy"
+    name = title = "toy"
     robot = POINT
     host = f"{__name__}:ToyHost"
     cameras = ("above",)

@@ -96,7 +96,6 @@ class Simulator(ABC):
     Attributes:
         name: The name that it is asked for by, such as `libero`.
         title: Its name in sentences, such as `LIBERO`.
-        extra: What installs it, as in `pip install 'hilam-hf[libero]'`.
         packages: Packages whose versions can change what a rollout gives.
         robot: Its robot: actions, what `agent_pos` may be made of, what protocols may do to its pictures.
         protocols: Its evaluation protocols; the first is used where none is named.
@@ -111,7 +110,6 @@ class Simulator(ABC):
 
     name: str
     title: str
-    extra: str
     packages: tuple[str, ...] = ()
     robot: RobotDescription
     protocols: tuple[EvaluationProtocol, ...]

@@ -77,6 +77,7 @@ class RecordingLog:
                 f"{self.path.parent} holds a recording with other options ({', '.join(changed)}); "
                 "repeat them, or choose another folder"
             )
+        self.settings = before["settings"] | self.settings
         self.tasks = before["tasks"]
         self.failures = before["failures"]
 

@@ -25,7 +25,6 @@ class Libero(Simulator):
 
     name = "libero"
     title = "LIBERO"
-    extra = EXTRA
     packages = ("hf-libero", "robosuite")
     robot = PANDA
     protocols = PROTOCOLS

@@ -23,7 +23,6 @@ class MetaWorld(Simulator):
 
     name = "metaworld"
     title = "Meta-World"
-    extra = EXTRA
     packages = ("metaworld",)
     robot = SAWYER
     protocols = (protocols.METAWORLD,)
