@@ -20,7 +20,7 @@ import numpy as np
 from hilam_hf.acting_spec import ActingSpec
 from hilam_hf.envs.libero import find_assets, parse_task, read_initial_states
 from hilam_hf.envs.libero.package import import_libero
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import evaluate
 
 SETTLE_ACTION = [0.0] * 6 + [-1.0]

@@ -27,7 +27,8 @@ from _measure import Claim, table
 
 from hilam_hf.envs.libero import LiberoEnv
 from hilam_hf.envs.libero.expert.expert import LiberoExpert
-from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.envs.rendering import renderer_provenance
 from hilam_hf.envs.workers import Worker
 

@@ -11,7 +11,8 @@ import time
 
 import numpy as np
 
-from hilam_hf.envs import make_env, renderer_provenance
+from hilam_hf.envs import get_protocol, renderer_provenance
+from hilam_hf.envs.metaworld import MetaWorldEnv
 
 IMAGE_SIZE = 128
 AIM = 8.0
@@ -23,7 +24,8 @@ def milliseconds_per_frame(quality: str, frames: int) -> float:
 
 
 def _seconds_per_step(frames: int, **options: object) -> float:
-    env = make_env("drawer-open", image_size=IMAGE_SIZE, camera="corner2", **options)
+    protocol = get_protocol("metaworld").with_options(image_size=IMAGE_SIZE, cameras=("corner2",))
+    env = MetaWorldEnv("drawer-open", protocol=protocol, **options)
     env.reset(seed=0)
     action, seconds = np.zeros(4, dtype=np.float32), []
     for _ in range(frames + 3):

@@ -21,7 +21,7 @@ from pathlib import Path
 from huggingface_hub.errors import StrictDataclassError
 
 from hilam_hf.envs.libero import libero_tasks
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.training import load_config
 from hilam_hf.training.policy.runs import finetune_on_demonstrations, parse_renames
 from hilam_hf.training.policy.train import FinetuningConfig

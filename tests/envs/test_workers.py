@@ -126,7 +126,8 @@ def test_resident_memory_grows_with_what_is_held():
 
 
 @pytest.mark.parametrize(
-    "module", ["hilam_hf.envs.metaworld.host", "hilam_hf.envs.metaworld.recorder", "hilam_hf.envs.libero.host"]
+    "module",
+    [f"hilam_hf.envs.{simulator}.{part}" for simulator in ("metaworld", "libero") for part in ("host", "demonstrator")],
 )
 def test_what_workers_import_leaves_torch_out(module):
     pytest.importorskip("gymnasium")

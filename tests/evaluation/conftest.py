@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from hilam_hf.evaluation.rollouts import rollout
+from hilam_hf.envs.registry import get_simulator
 from tests.helpers import ROOT
 
 HOST = "tests.evaluation.rollouts.fake_hosts:FakeHost"
@@ -20,8 +20,9 @@ HOST = "tests.evaluation.rollouts.fake_hosts:FakeHost"
 def fake_host(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Callable[..., None]:
     """Evaluate with `FakeHost`; called with the settings that the host's module describes."""
     monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    monkeypatch.setattr(rollout, "HOSTS", {"metaworld": HOST, "libero": HOST})
-    monkeypatch.setattr(rollout, "configure_rendering", lambda: None)
+    for name in ("metaworld", "libero"):
+        monkeypatch.setattr(get_simulator(name), "host", HOST)
+        monkeypatch.setattr(get_simulator(name), "prepare", lambda drawing: None)
 
     def configure(**settings: Any) -> None:
         attempts = tmp_path / f"attempts-{len(list(tmp_path.iterdir()))}"

@@ -1,14 +1,22 @@
 """Commands that need a simulator: recording scripted experts, evaluating policies."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from .options import CAMERA, Device, Out, load_model, split
+from ..envs.protocols import EvaluationProtocol
+from ..envs.registry import get_protocol, get_simulator
+from .options import Device, Out, load_model, split
 
-DEMO_TASKS = "drawer-open,door-open,button-press-topdown"
-
+SimulatorName = Annotated[
+    str | None,
+    typer.Option(
+        help="metaworld, libero, or an installed one; otherwise the protocol's, or LIBERO with --suite and Meta-World "
+        "without."
+    ),
+]
 Suite = Annotated[
     str | None, typer.Option(help="LIBERO suite: spatial, object, goal, 10 (long) or 90. Without one, Meta-World.")
 ]
@@ -20,7 +28,13 @@ InitialStates = Annotated[
     str | None, typer.Option("--init-states", help="Numbers of LIBERO's initial states, such as 0-49 or 0,3,7.")
 ]
 ProtocolName = Annotated[
-    str | None, typer.Option(help="openvla (LIBERO's default), lerobot, libero, baku, or metaworld (its default).")
+    str | None,
+    typer.Option(
+        help="openvla (LIBERO's default), lerobot, libero, baku, metaworld (its default), or an installed simulator's."
+    ),
+]
+Camera = Annotated[
+    str | None, typer.Option(help="Comma-separated cameras; otherwise the protocol's, of Meta-World 'workspace'.")
 ]
 Assets = Annotated[
     Path | None,
@@ -33,29 +47,38 @@ Quality = Annotated[
 
 def record(
     out: Out,
+    simulator: SimulatorName = None,
     suite: Suite = None,
     tasks: Tasks = None,
     episodes: Annotated[int, typer.Option(help="Episodes of each task.")] = 30,
     protocol: ProtocolName = None,
     initial_states: InitialStates = None,
     image_size: Annotated[int, typer.Option(help="Side of the pictures in pixels.")] = 128,
-    camera: Annotated[str, typer.Option(help="Camera to record, of Meta-World; LIBERO has two.")] = CAMERA,
+    camera: Camera = None,
     quality: Quality = None,
-    formats: Annotated[str, typer.Option("--format", help="What to write of LIBERO: hdf5, lerobot or both.")] = (
-        "hdf5,lerobot"
-    ),
+    formats: Annotated[
+        str | None,
+        typer.Option(
+            "--format",
+            help="What to write, comma-separated: hdf5 (LIBERO's), lerobot (LIBERO's), videos; by default both of the "
+            "first for LIBERO, and videos for Meta-World.",
+        ),
+    ] = None,
     noise: Annotated[
-        float | None, typer.Option(help="Standard deviation of the noise on actions: 0.1, and 0.05 for LIBERO.")
+        float | None,
+        typer.Option(help="Standard deviation of the noise on actions (0.1; of LIBERO 0.05)."),
     ] = None,
     action_labels: Annotated[
         str | None,
-        typer.Option(help="Record the actions as executed (LIBERO's default), or the expert's before the noise."),
+        typer.Option(help="executed, with the noise (LIBERO's default), or expert, before it (Meta-World's)."),
     ] = None,
     assets: Assets = None,
     workers: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
     seed: Annotated[int, typer.Option(help="Chooses the initial states.")] = 0,
 ) -> None:
-    """Record scripted experts: Meta-World's as videos with the actions kept apart, LIBERO's as HDF5 and LeRobot files.
+    """Record a simulator's scripted experts.
+
+    Meta-World's become videos with the actions kept apart, LIBERO's HDF5 and LeRobot files.
 
     A recording that was interrupted goes on where it stopped.
 
@@ -63,37 +86,34 @@ def record(
 
     [bold]Example:[/bold] hilam record --suite libero_10 --episodes 50 --out libero-10
     """
-    given = {"quality": quality, "noise": noise, "action_labels": action_labels, "protocol": protocol}
-    options: dict[str, Any] = {name: value for name, value in given.items() if value is not None}
-    options |= {"seed": seed, "image_size": image_size, "num_workers": workers}
-    if suite is not None:
-        from ..envs.libero.recorder import record_libero
+    from .. import recording
 
-        states = None if initial_states is None else parse_numbers(initial_states, "--init-states")
-        numbers = None if tasks is None else parse_numbers(tasks, "--tasks")
-        print(
-            record_libero(
-                out,
-                suite,
-                episodes,
-                tasks=numbers,
-                initial_states=states,
-                formats=split(formats),  # type: ignore[arg-type]
-                assets=assets,
-                **options,
-            )
+    chosen = _protocol(simulator, suite, protocol, camera)
+    how: dict[str, Any] = {"noise": noise, "action_labels": action_labels}
+    print(
+        recording.record(
+            out,
+            chosen.simulator,
+            _tasks(chosen, tasks, suite),
+            episodes,
+            protocol=chosen,
+            suite=suite,
+            initial_states=None if initial_states is None else parse_numbers(initial_states, "--init-states"),
+            image_size=image_size,
+            quality=quality,
+            formats=None if formats is None else split(formats),
+            seed=seed,
+            assets=assets,
+            num_workers=workers,
+            **{name: value for name, value in how.items() if value is not None},
         )
-        return
-    from ..envs import record_demonstrations
-
-    if protocol is not None or initial_states is not None:
-        raise ValueError("--protocol and --init-states are LIBERO's: give a --suite")
-    print(record_demonstrations(out, split(tasks or DEMO_TASKS), episodes, camera=camera, **options))
+    )
 
 
 def evaluate(
     policy: Annotated[str | None, typer.Option(help="Policy: Hub id or folder, or 'expert', or 'random'.")] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder to write to.")] = None,
+    simulator: SimulatorName = None,
     suite: Suite = None,
     tasks: Tasks = None,
     initial_states: InitialStates = None,
@@ -102,9 +122,7 @@ def evaluate(
     seed: Annotated[int | None, typer.Option(help="Chooses initial states, or what fixed ones leave open.")] = None,
     num_envs: Annotated[int, typer.Option(help="Parallel simulators.")] = 2,
     quality: Quality = None,
-    camera: Annotated[
-        str | None, typer.Option(help="Cameras that the policy sees, comma-separated; of Meta-World 'workspace'.")
-    ] = None,
+    camera: Camera = None,
     image_size: Annotated[int | None, typer.Option(help="Side of the pictures; otherwise the protocol's.")] = None,
     image_transform: Annotated[
         str | None, typer.Option(help="none, flip_vertical or rotate_180; otherwise the protocol's.")
@@ -147,20 +165,15 @@ def evaluate(
         return
     if policy is None or out is None:
         raise ValueError("an evaluation needs --policy and --out; to compare two, give --compare A B")
-    chosen = _protocol(
-        protocol or ("metaworld" if suite is None else "openvla"),
-        cameras=None if camera is None else tuple(split(camera)),
+    chosen = _protocol(simulator, suite, protocol, camera).with_options(
         image_size=image_size,
         image_transform=image_transform,
         max_steps=None if max_steps is None else {"": max_steps},
         executed_chunk_length=chunk_length,
     )
-    names: Any = None if tasks is None else split(tasks)
-    if names is None and chosen.simulator == "metaworld":
-        names = split(DEMO_TASKS)
     result = evaluation.evaluate(
         _actor(policy, device),
-        names,
+        _tasks(chosen, tasks, suite),
         protocol=chosen,
         suite=suite,
         episodes=episodes if initial_states is None else parse_numbers(initial_states, "--init-states"),
@@ -205,13 +218,22 @@ def parse_numbers(text: str, option: str) -> list[int]:
     return numbers
 
 
-def _protocol(name: str, **options: Any) -> Any:
-    from ..envs.protocols import get_protocol
+def _protocol(simulator: str | None, suite: str | None, protocol: str | None, camera: str | None) -> EvaluationProtocol:
+    """The protocol that is named, or the default one of the simulator that is, with the cameras that are."""
+    if simulator is None:
+        usual = "metaworld" if suite is None else "libero"
+        chosen = get_simulator(usual).protocol() if protocol is None else get_protocol(protocol)
+    else:
+        chosen = get_simulator(simulator).protocol(protocol)
+    cameras = get_simulator(chosen.simulator).default_cameras if camera is None else tuple(split(camera))
+    return chosen.with_options(cameras=cameras)
 
-    protocol = get_protocol(name)
-    if protocol.simulator == "metaworld":
-        options["cameras"] = options["cameras"] or (CAMERA,)
-    return protocol.with_options(**options)
+
+def _tasks(protocol: EvaluationProtocol, tasks: str | None, suite: str | None) -> Sequence[str | int] | None:
+    """The tasks that are named, or where neither they nor a suite are, the simulator's usual ones."""
+    if tasks is None:
+        return None if suite is not None else get_simulator(protocol.simulator).default_tasks or None
+    return split(tasks) if suite is None else parse_numbers(tasks, "--tasks")
 
 
 def _actor(policy: str, device: str) -> Any:

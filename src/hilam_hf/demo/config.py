@@ -7,6 +7,7 @@ from typing import Any
 from ..training import TrainingConfig
 from ..training.policy.train import FinetuningConfig
 
+SIMULATOR = "metaworld"
 TASKS = ("drawer-open", "door-open", "button-press-topdown")
 
 
@@ -15,7 +16,7 @@ class DemoConfig:
     """What the demo does, and how much of it.
 
     Attributes:
-        tasks: Meta-World tasks.
+        tasks: Tasks of the simulator.
         videos: A folder of videos to use instead of recordings; then the demo ends with the skills.
         seed: Seed of recordings, weights, order of samples and rollouts.
         image_size: Side in pixels of recordings and of the frames that models see.

@@ -9,9 +9,9 @@ from datasets.utils.logging import disable_progress_bar as hide_datasets_progres
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
-from ..envs import INSTRUCTIONS, normalize_task
+from ..envs.registry import get_simulator
 from . import policy_steps, video_steps
-from .config import DemoConfig
+from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
 from .policy_steps import WITH, WITHOUT
 from .report import DemoReport, make_report
@@ -31,8 +31,7 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
     Raises:
         ValueError: For an unknown task, a folder that holds something else, or videos that can't be used.
     """
-    for task in config.tasks:
-        normalize_task(task)
+    get_simulator(SIMULATOR).task_names(config.tasks)
     # The steps show progress of their own.
     transformers_logging.disable_progress_bar()
     hide_datasets_progress()
@@ -46,12 +45,14 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
 def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:
     steps: list[tuple[str, str, Step]] = []
     if config.videos is None:
-        tasks = ", ".join(INSTRUCTIONS[normalize_task(task)] for task in config.tasks)
+        simulator = get_simulator(SIMULATOR)
+        tasks = ", ".join(map(simulator.instruction, config.tasks))
         steps.append(
             (
                 "record",
-                f"Scripted experts of Meta-World do {len(config.tasks)} tasks ({tasks}), {config.episodes_per_task} "
-                "times each. Their videos are the training data; their actions are put away.",
+                f"Scripted experts of {simulator.title} do {len(config.tasks)} tasks ({tasks}), "
+                f"{config.episodes_per_task} times each. Their videos are the training data; their "
+                "actions are put away.",
                 video_steps.record,
             )
         )

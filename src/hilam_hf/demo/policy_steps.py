@@ -8,13 +8,13 @@ from ..data.corpora.corpus import load_corpus
 from ..data.corpora.info import CorpusInfo
 from ..data.demonstrations.loader import load_demonstrations
 from ..data.samples.policy import PolicyDataset
-from ..envs.protocols import get_protocol
+from ..envs.registry import get_simulator
 from ..evaluation import evaluate
 from ..models.hierarchical import HierarchicalPolicy
 from ..training.policy.models import new_policy
 from ..training.policy.train import finetune_policy, pretrain_policy
 from ..viz import plot_training_curves, save_figure
-from .config import DemoConfig
+from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
 from .video_steps import load_episodes
 
@@ -94,9 +94,9 @@ def roll_out(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
     result = evaluate(
         HierarchicalPolicy.from_pretrained(paths.finetuning(arm) / "policy").eval(),
         config.tasks,
-        protocol=get_protocol("metaworld").with_options(
-            cameras=(config.camera,), image_size=config.image_size, max_steps={"": config.max_steps}
-        ),
+        protocol=get_simulator(SIMULATOR)
+        .protocol()
+        .with_options(cameras=(config.camera,), image_size=config.image_size, max_steps={"": config.max_steps}),
         episodes=config.rollouts_per_task,
         num_envs=config.num_workers,
         seed=config.seed,

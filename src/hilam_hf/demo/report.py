@@ -6,10 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from ..evaluation.provenance import machine, package_versions
+from ..envs.registry import get_simulator
+from ..evaluation.provenance import PACKAGES, machine, package_versions
 from ..hub import Measurement, write_model_card
 from ..viz import plot_success_bars
-from .config import DemoConfig
+from .config import SIMULATOR, DemoConfig
 from .page import write_report
 from .paths import DemoPaths
 from .policy_steps import WITH, WITHOUT
@@ -87,7 +88,7 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
         "artifacts": _artifacts(config, paths),
         "provenance": {
             "seed": config.seed,
-            "packages": package_versions(),
+            "packages": package_versions((*PACKAGES, *get_simulator(SIMULATOR).packages)),
             "machine": machine(),
             "seconds": round(sum(step["seconds"] for step in steps.values()), 1),
             "options": dataclasses.asdict(config),
@@ -194,7 +195,8 @@ def _artifacts(config: DemoConfig, paths: DemoPaths) -> list[dict[str, str]]:
 
 def _write_cards(config: DemoConfig, paths: DemoPaths, record: dict[str, Any]) -> None:
     """Gives every checkpoint a card with what was measured of it."""
-    source = "Meta-World expert videos" if config.videos is None else "user videos"
+    simulator = get_simulator(SIMULATOR).title
+    source = f"{simulator} expert videos" if config.videos is None else "user videos"
     lam, hilam = record["lam"], record["hilam"]
     measured: dict[str, list[Measurement]] = {
         paths.relative(paths.lam / "idm"): []
@@ -209,7 +211,7 @@ def _write_cards(config: DemoConfig, paths: DemoPaths, record: dict[str, Any]) -
     }
     for arm in (WITH, WITHOUT) if "policies" in record else ():
         measured[paths.relative(paths.finetuning(arm) / "policy")] = [
-            Measurement(metric="success_rate", value=rate["rate"], dataset=f"Meta-World {task}", note=_rate(rate))
+            Measurement(metric="success_rate", value=rate["rate"], dataset=f"{simulator} {task}", note=_rate(rate))
             for task, rate in record["policies"][arm]["tasks"].items()
         ]
     for artifact in record["artifacts"]:

@@ -8,13 +8,14 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from .. import recording
 from ..data.corpora.corpus import latent_actions_array, load_corpus
 from ..data.corpora.extraction import extract_latent_actions, extract_skill_corpus
 from ..data.corpora.info import CorpusInfo
 from ..data.demonstrations.loader import load_demonstrations
 from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ..data.samples.frame_pairs import FramePairDataset
-from ..envs import record_demonstrations
+from ..envs.registry import get_simulator
 from ..evaluation.hilam import evaluate_hilam
 from ..evaluation.lam import displacements, linear_probe, next_frame_errors
 from ..evaluation.skills.timelines import draw_timeline
@@ -26,7 +27,7 @@ from ..training.lam.models import new_latent_action_model
 from ..training.lam.train import train_lam
 from ..video import as_float_frames
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
-from .config import DemoConfig
+from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
 
 EXAMPLES = 6
@@ -34,13 +35,15 @@ EXAMPLES = 6
 
 def record(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Records the scripted experts: videos for pretraining, actions kept apart from them."""
-    summary = record_demonstrations(
+    summary = recording.record(
         paths.recordings,
+        SIMULATOR,
         config.tasks,
         config.episodes_per_task,
+        protocol=get_simulator(SIMULATOR).protocol().with_options(cameras=(config.camera,)),
+        formats=["videos"],
         seed=config.seed,
         image_size=config.image_size,
-        camera=config.camera,
         noise=config.expert_noise,
         num_workers=config.num_workers,
     )

@@ -1,6 +1,7 @@
-"""Robot environments as gymnasium environments, with scripted experts, recorders and evaluation protocols.
+"""Simulators behind one contract: gymnasium environments, scripted experts, evaluation protocols by name.
 
-Names are imported when they are used: a worker process loads no more than its environment needs.
+Names are imported when they are used: a worker process loads no more than its environment needs. What only one
+simulator has is in its package, such as `hilam_hf.envs.metaworld.MetaWorldEnv`.
 """
 
 from __future__ import annotations
@@ -9,51 +10,48 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .metaworld.environment import CAMERAS, MetaWorldEnv, make_env
-    from .metaworld.expert import ScriptedExpert
-    from .metaworld.recorder import record_demonstrations
-    from .metaworld.tasks import INSTRUCTIONS, instruction, normalize_task
-    from .protocols import PROTOCOLS, Protocol, get_protocol
-    from .recording import RecordingSummary
+    from .contract import Demonstrator, Host, Recording, Simulator
+    from .protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
+    from .registry import get_protocol, get_simulator, protocol_names, register_simulator, simulator_names
     from .rendering import RenderQuality, configure_rendering, renderer_provenance
     from .workers import WorkerError
 
 _MODULES = {
-    "CAMERAS": "metaworld.environment",
-    "INSTRUCTIONS": "metaworld.tasks",
-    "MetaWorldEnv": "metaworld.environment",
-    "PROTOCOLS": "protocols",
-    "Protocol": "protocols",
-    "RecordingSummary": "recording",
+    "Demonstrator": "contract",
+    "EpisodeSpec": "protocols",
+    "EvaluationProtocol": "protocols",
+    "Host": "contract",
+    "Recording": "contract",
     "RenderQuality": "rendering",
-    "ScriptedExpert": "metaworld.expert",
+    "Simulator": "contract",
     "WorkerError": "workers",
     "configure_rendering": "rendering",
-    "get_protocol": "protocols",
-    "instruction": "metaworld.tasks",
-    "make_env": "metaworld.environment",
-    "normalize_task": "metaworld.tasks",
-    "record_demonstrations": "metaworld.recorder",
+    "get_protocol": "registry",
+    "get_simulator": "registry",
+    "plan_episodes": "protocols",
+    "protocol_names": "registry",
+    "register_simulator": "registry",
     "renderer_provenance": "rendering",
+    "simulator_names": "registry",
 }
 
 __all__ = [
-    "CAMERAS",
-    "INSTRUCTIONS",
-    "PROTOCOLS",
-    "MetaWorldEnv",
-    "Protocol",
-    "RecordingSummary",
+    "Demonstrator",
+    "EpisodeSpec",
+    "EvaluationProtocol",
+    "Host",
+    "Recording",
     "RenderQuality",
-    "ScriptedExpert",
+    "Simulator",
     "WorkerError",
     "configure_rendering",
     "get_protocol",
-    "instruction",
-    "make_env",
-    "normalize_task",
-    "record_demonstrations",
+    "get_simulator",
+    "plan_episodes",
+    "protocol_names",
+    "register_simulator",
     "renderer_provenance",
+    "simulator_names",
 ]
 
 

@@ -30,3 +30,17 @@ def require_simulator(module: str, *, drawing: bool = False) -> ModuleType:
         if drawing:
             raise
     return require(module, extra="metaworld")
+
+
+def prepare_mujoco(extra: str, *, drawing: bool) -> None:
+    """See that a simulator's extra is installed and, for pictures, choose the library that draws.
+
+    Worker processes inherit the choice.
+
+    Raises:
+        ImportError: The extra is not installed.
+        RenderingError: Nothing draws here, and `drawing` is set.
+    """
+    require("gymnasium", extra=extra)
+    if drawing:
+        configure_rendering()

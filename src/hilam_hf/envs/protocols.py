@@ -1,6 +1,7 @@
-"""Evaluation protocols by name: every choice that decides what a success rate means, in one record each.
+"""Evaluation protocols: every choice that decides what a success rate means, in one record each; and episodes.
 
 The same record sets up environments for recording and for evaluation, and is quoted whole in every `results.json`.
+Each simulator brings its own (`hilam_hf.envs.libero.protocols`); `hilam_hf.envs.get_protocol` finds them by name.
 """
 
 from __future__ import annotations
@@ -9,24 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Literal
 
-from ..libero_conventions import CAMERAS, ProprioceptionLayout
 from ..video.orientation import ImageTransform
 from .seeds import evaluation_seed
 
-Simulator = Literal["libero", "metaworld"]
 InitialStates = Literal["fixed", "random"]
-
-_OPEN = (0.0, 0.0, 0.0, 0.0, 0.0, 0.0, -1.0)
-_STILL = (0.0,) * 7
 
 
 @dataclass(frozen=True, kw_only=True)
-class Protocol:
+class EvaluationProtocol:
     """How episodes start, what a policy sees, and when an episode has failed.
 
     Attributes:
         name: Name of the protocol.
-        simulator: Which simulator it is for.
+        simulator: Name of the simulator that it is for.
         source: Where its figures come from.
         episodes_per_task: Episodes of each task.
         initial_states: `fixed`: the benchmark's own, numbered from 0; `random`: drawn by the environment's reset.
@@ -34,17 +30,17 @@ class Protocol:
         settle_action: The action of these steps, (A,).
         max_steps: Steps after which an episode has failed, by suite; the key "" holds for any other.
         image_size: Height and width of pictures in pixels.
-        image_transform: What is done to LIBERO's pictures, which come with the bottom row first: `flip_vertical` puts
-            them upright, `rotate_180` does too but mirrors left and right, `none` leaves them upside down.
+        image_transform: What is done to the pictures that the simulator gives, of its robot's `image_transforms`.
+            Where they come with the bottom row first, `flip_vertical` puts them upright, `rotate_180` does too but
+            mirrors left and right, and `none` leaves them upside down.
         cameras: The cameras that a policy sees.
-        proprioception: What `agent_pos` is made of, see `layouts` of `hilam_hf.libero_conventions.PANDA`; Meta-World
-            has `ee_gripper` only.
+        proprioception: What `agent_pos` is made of, of the `layouts` of the simulator's robot.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.
         seed: Seed that is used where none is given.
     """
 
     name: str
-    simulator: Simulator
+    simulator: str
     source: str
     episodes_per_task: int
     initial_states: InitialStates
@@ -54,7 +50,7 @@ class Protocol:
     image_size: int
     image_transform: ImageTransform
     cameras: tuple[str, ...]
-    proprioception: ProprioceptionLayout | Literal["ee_gripper"]
+    proprioception: str
     executed_chunk_length: int | None = None
     seed: int = 0
 
@@ -82,7 +78,7 @@ class Protocol:
         base = self.seed if seed is None else seed
         return base + episode if self.initial_states == "fixed" else evaluation_seed(base, episode)
 
-    def with_options(self, **options: Any) -> Protocol:
+    def with_options(self, **options: Any) -> EvaluationProtocol:
         """Return the protocol with some choices changed, under the name `<name>+` and their names.
 
         Args:
@@ -104,88 +100,6 @@ class Protocol:
     def to_dict(self) -> dict[str, Any]:
         """Return what records hold of the protocol."""
         return asdict(self) | {"max_steps": dict(self.max_steps)}
-
-
-_OPENVLA = Protocol(
-    name="openvla",
-    simulator="libero",
-    source="Kim et al. 2024, OpenVLA (arXiv:2406.09246): experiments/robot/libero/run_libero_eval.py",
-    episodes_per_task=50,
-    initial_states="fixed",
-    settle_steps=10,
-    settle_action=_OPEN,
-    max_steps={"libero_spatial": 220, "libero_object": 280, "libero_goal": 300, "libero_10": 520, "libero_90": 400},
-    image_size=256,
-    image_transform="rotate_180",
-    cameras=CAMERAS,
-    proprioception="ee_axis_angle_gripper",
-    seed=7,
-)
-_LEROBOT = replace(
-    _OPENVLA,
-    name="lerobot",
-    source="Hugging Face LeRobot: src/lerobot/envs/libero.py",
-    max_steps={**_OPENVLA.max_steps, "libero_spatial": 280},
-    seed=1000,
-)
-_LIBERO = Protocol(
-    name="libero",
-    simulator="libero",
-    source="Liu et al. 2023, LIBERO (arXiv:2306.03310): libero/lifelong/metric.py",
-    episodes_per_task=20,
-    initial_states="fixed",
-    settle_steps=5,
-    settle_action=_STILL,
-    max_steps={"": 600},
-    image_size=128,
-    image_transform="none",
-    cameras=CAMERAS,
-    proprioception="gripper_joints",
-    seed=10000,
-)
-_BAKU = replace(
-    _LIBERO,
-    name="baku",
-    source="Haldar et al. 2024, BAKU (arXiv:2406.07539): baku/suite/libero.py; most steps as in LIBERO's own",
-    episodes_per_task=10,
-    initial_states="random",
-    settle_steps=0,
-    image_transform="flip_vertical",
-    proprioception="joints_gripper",
-    seed=2,
-)
-_METAWORLD = Protocol(
-    name="metaworld",
-    simulator="metaworld",
-    source="hilam-hf: initial states by seed, success at any step ends the episode",
-    episodes_per_task=20,
-    initial_states="random",
-    settle_steps=0,
-    settle_action=(0.0,) * 4,
-    max_steps={"": 200},
-    image_size=128,
-    image_transform="none",
-    cameras=("corner2",),
-    proprioception="ee_gripper",
-)
-
-PROTOCOLS: dict[str, Protocol] = {
-    protocol.name: protocol for protocol in (_OPENVLA, _LEROBOT, _LIBERO, _BAKU, _METAWORLD)
-}
-"""The protocols, by name."""
-
-
-def get_protocol(protocol: str | Protocol) -> Protocol:
-    """Return a protocol by its name, or the one that is given.
-
-    Raises:
-        ValueError: There is no such protocol.
-    """
-    if isinstance(protocol, Protocol):
-        return protocol
-    if protocol not in PROTOCOLS:
-        raise ValueError(f"unknown protocol {protocol!r}; there are {', '.join(PROTOCOLS)}")
-    return PROTOCOLS[protocol]
 
 
 @dataclass(frozen=True)
@@ -210,7 +124,7 @@ class EpisodeSpec:
 
 
 def plan_episodes(
-    protocol: Protocol,
+    protocol: EvaluationProtocol,
     tasks: Sequence[str],
     *,
     seed: int | None = None,

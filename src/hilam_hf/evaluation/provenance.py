@@ -13,8 +13,8 @@ from packaging.version import InvalidVersion, Version
 
 from ..acting_spec import ActingSpec
 
-PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco", "metaworld", "hf-libero", "robosuite")
-"""Packages whose versions can change what a rollout gives."""
+PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco")
+"""Packages whose versions can change what a rollout gives, beside the simulators' own."""
 _LIGHTING_CHANGE = Version("3.3.3")
 
 

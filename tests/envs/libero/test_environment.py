@@ -9,7 +9,8 @@ from scipy.spatial.transform import Rotation
 
 from hilam_hf.envs.libero import LiberoEnv
 from hilam_hf.envs.libero.host import LiberoHost
-from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec
+from hilam_hf.envs.registry import get_protocol
 
 pytestmark = pytest.mark.sim
 SMALL = get_protocol("openvla").with_options(image_size=32, settle_steps=2)
@@ -109,8 +110,9 @@ def test_the_upright_picture_has_the_robot_at_the_top(env):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"protocol": "metaworld"}, "protocol metaworld is for metaworld, not for LIBERO"),
-        ({"protocol": "vla"}, "unknown protocol 'vla'; there are openvla"),
+        ({"protocol": "metaworld"}, "LIBERO has no protocol 'metaworld'; it has openvla, lerobot"),
+        ({"protocol": get_protocol("metaworld")}, "protocol metaworld is for metaworld, not for LIBERO"),
+        ({"protocol": "vla"}, "LIBERO has no protocol 'vla'; it has openvla"),
         ({"quality": "best"}, "render quality must be one of exact, fast; got 'best'"),
         ({"task": "libero_object/12"}, "tasks are numbered 0 to 9"),
         ({"max_steps": 0}, "max_steps must be at least 1"),

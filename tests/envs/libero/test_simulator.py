@@ -9,7 +9,7 @@ import pytest
 
 from hilam_hf.envs.libero import LiberoEnv, LiberoSimulator, parse_task, read_initial_states
 from hilam_hf.envs.libero.culling import needed_geometries, possibly_visible
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.envs.rendering import RenderQuality
 from tests.envs.libero import reference
 from tests.helpers import ROOT

@@ -6,11 +6,18 @@ import sys
 import numpy as np
 import pytest
 
-from hilam_hf.envs import CAMERAS, INSTRUCTIONS, MetaWorldEnv, ScriptedExpert, instruction, make_env, normalize_task
+from hilam_hf.envs.metaworld import CAMERAS, INSTRUCTIONS, MetaWorldEnv, ScriptedExpert, instruction, normalize_task
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.envs.seeds import FIRST_EVALUATION_SEED, demonstration_seed, evaluation_seed
 
 # One that hangs the goal on the state before it, two whose objects lag a reset behind, and those of the demo.
 SEEDED_TASKS = ("push-wall", "window-close", "drawer-open", "door-open", "button-press-topdown")
+PROTOCOL = get_protocol("metaworld")
+
+
+def seen(*cameras, image_size=64):
+    """The protocol with other pictures."""
+    return PROTOCOL.with_options(cameras=cameras, image_size=image_size)
 
 
 @pytest.fixture
@@ -19,7 +26,7 @@ def make():
     made = []
 
     def _make(task="drawer-open", **options):
-        made.append(make_env(task, **options))
+        made.append(MetaWorldEnv(task, **options))
         return made[-1]
 
     yield _make
@@ -82,7 +89,7 @@ def test_every_task_of_the_simulator_has_an_instruction_of_its_own():
 
 @pytest.mark.sim
 def test_observation_and_action_spaces(make):
-    environment = make(camera=("corner2", "gripperPOV"), image_size=32, privileged=True)
+    environment = make(protocol=seen("corner2", "gripperPOV", image_size=32), privileged=True)
     observation, info = environment.reset(seed=0)
     assert environment.observation_space.contains(observation)
     assert {camera: view.shape for camera, view in observation["pixels"].items()} == {
@@ -120,8 +127,8 @@ def test_seed_alone_determines_the_episode(make, task):
 @pytest.mark.sim
 def test_seed_determines_the_state_in_another_process(make):
     code = (
-        "import sys; from hilam_hf.envs import make_env\n"
-        "env = make_env('window-close', render=False); env.reset(seed=1234567)\n"
+        "import sys; from hilam_hf.envs.metaworld import MetaWorldEnv\n"
+        "env = MetaWorldEnv('window-close', render=False); env.reset(seed=1234567)\n"
         "sys.stdout.write(env.privileged_state().tobytes().hex()); env.close()"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -173,6 +180,27 @@ def test_episode_is_truncated_after_max_steps(make):
 
 
 @pytest.mark.sim
+def test_settling_comes_before_the_first_observation_and_does_not_count(make):
+    push = (1.0, 0.0, 0.0, -1.0)
+    plain = make(render=False, max_steps=4)
+    plain.reset(seed=0)
+    expected = [plain.step(np.array(push))[0]["agent_pos"] for _ in range(3)][-1]
+    settling = PROTOCOL.with_options(settle_steps=3, settle_action=push, max_steps={"": 2})
+    settled = make(protocol=settling, render=False)
+    observation, _ = settled.reset(seed=0)
+    np.testing.assert_array_equal(observation["agent_pos"], expected)
+    assert [settled.step(np.zeros(4))[3] for _ in range(2)] == [False, True]
+
+
+@pytest.mark.sim
+def test_pictures_are_drawn_on_demand(make):
+    environment = make(protocol=seen("workspace", image_size=16))
+    assert "pixels" not in environment.reset(seed=0, draw=False)[0]
+    assert "pixels" not in environment.step(np.zeros(4), draw=False)[0]
+    assert environment.step(np.zeros(4))[0]["pixels"]["workspace"].shape == (16, 16, 3)
+
+
+@pytest.mark.sim
 def test_expert_noise_depends_on_its_seed_and_spares_the_gripper(make):
     environment = make(render=False)
     environment.reset(seed=0)
@@ -190,7 +218,7 @@ def test_expert_noise_depends_on_its_seed_and_spares_the_gripper(make):
 @pytest.mark.parametrize("camera", ["corner2", "corner2_close", "workspace"])
 def test_pictures_are_the_right_way_up(make, camera):
     # The drawer is the one green thing: raising the model's body by 30 cm must move it up in the picture.
-    environment = make(camera=camera, image_size=64)
+    environment = make(protocol=seen(camera))
     environment.reset(seed=0)
     rows = []
     for height in (0.0, 0.3):
@@ -216,7 +244,7 @@ def test_close_camera_is_corner2_moved_nearer(make):
 def test_quality_changes_the_picture_but_not_the_scene(make):
     pictures = []
     for quality in ("fast", "exact"):
-        environment = make(quality=quality, image_size=64)
+        environment = make(quality=quality, protocol=seen("corner2"))
         pictures.append(environment.reset(seed=0)[0]["pixels"]["corner2"].astype(int))
     difference = np.abs(pictures[0] - pictures[1]).mean()
     assert 0.1 < difference < 30
@@ -227,9 +255,12 @@ def test_quality_changes_the_picture_but_not_the_scene(make):
     ("options", "named"),
     [
         ({"task": "open-drawer"}, "open-drawer"),
-        ({"camera": "corner9"}, "corner9"),
-        ({"camera": ()}, "camera"),
-        ({"image_size": 0}, "image_size must be at least 1, got 0"),
+        ({"protocol": seen("corner9")}, r"cameras: got \('corner9',\), expected one or several different of corner, "),
+        ({"protocol": seen()}, r"cameras: got \(\), expected one or several"),
+        ({"protocol": seen("corner", "corner")}, "expected one or several different"),
+        ({"protocol": seen("corner", image_size=0)}, "image_size must be at least 1, got 0"),
+        ({"protocol": "openvla"}, "Meta-World has no protocol 'openvla'; it has metaworld"),
+        ({"protocol": get_protocol("openvla")}, "protocol openvla is for libero, not for Meta-World"),
         ({"max_steps": -1}, "max_steps"),
         ({"quality": "best"}, "best"),
     ],
@@ -253,6 +284,6 @@ def test_bad_actions_name_task_and_step(make, action):
 
 @pytest.mark.sim
 def test_forgotten_environment_leaves_no_complaint_at_exit():
-    code = "from hilam_hf.envs import make_env; env = make_env(image_size=32); env.reset(seed=0)"
+    code = "from hilam_hf.envs.metaworld import MetaWorldEnv; env = MetaWorldEnv(); env.reset(seed=0)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")

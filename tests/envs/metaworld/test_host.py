@@ -7,7 +7,8 @@ import pytest
 
 from hilam_hf.envs.metaworld.expert import ScriptedExpert
 from hilam_hf.envs.metaworld.host import MetaWorldHost
-from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec
+from hilam_hf.envs.registry import get_protocol
 
 pytestmark = pytest.mark.sim
 PROTOCOL = get_protocol("metaworld").with_options(image_size=16, cameras=("workspace",), max_steps={"": 3})

@@ -8,8 +8,7 @@ import numpy as np
 import pytest
 
 from hilam_hf.data import smooth_phases
-from hilam_hf.envs import INSTRUCTIONS, ScriptedExpert, make_env
-from hilam_hf.envs.metaworld import phases
+from hilam_hf.envs.metaworld import INSTRUCTIONS, MetaWorldEnv, ScriptedExpert, phases
 from hilam_hf.envs.metaworld.branches import function_branches
 from hilam_hf.envs.metaworld.phases import PHASES, task_phases
 
@@ -28,7 +27,7 @@ EPISODES = {
 
 def _episode(task, noise=0.0, seed=0):
     """Privileged states and phases until the task is solved; (T, 39) and T names."""
-    environment = make_env(task, render=False)
+    environment = MetaWorldEnv(task, render=False)
     expert = ScriptedExpert(task, noise=noise, seed=seed)
     environment.reset(seed=seed)
     states, names, done = [], [], False

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import EpisodeResult, EvaluationResult, compare
 from hilam_hf.evaluation.rollouts.results import Fault
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from hilam_hf.acting_spec import ActingSpec
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import ExpertPolicy, RandomPolicy
 from hilam_hf.evaluation.provenance import policy_record
 from hilam_hf.evaluation.rollouts.policies import (

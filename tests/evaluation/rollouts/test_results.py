@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from hilam_hf.envs.protocols import get_protocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import EpisodeResult, EvaluationResult, Fault, load_results
 
 DIED = Fault(kind="died", message="environment died at libero_goal/1, initial state 3")

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from hilam_hf.envs.protocols import EpisodeSpec, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec
+from hilam_hf.envs.registry import get_protocol, get_simulator
 from hilam_hf.evaluation import EvaluationResult, ExpertPolicy, RandomPolicy, evaluate
-from hilam_hf.evaluation.rollouts.rollout import task_names, write_episode_video
+from hilam_hf.evaluation.rollouts.rollout import write_episode_video
 from hilam_hf.evaluation.rollouts.scheduler import Episode
 from hilam_hf.video import VideoReader, check_video
 from tests.evaluation.rollouts.test_scheduler import Spy, run
@@ -139,19 +140,19 @@ def test_initial_states_are_chosen_by_their_numbers(fake_host):
 
 
 @pytest.mark.parametrize(
-    ("protocol", "arguments", "expected"),
+    ("simulator", "arguments", "expected"),
     [
         ("metaworld", ("door-open-v3",), ["door-open"]),
         ("metaworld", (["door-open", "drawer-open", "door-open-v3"],), ["door-open", "drawer-open"]),
-        ("openvla", (None, "goal"), [f"libero_goal/{index}" for index in range(10)]),
-        ("openvla", ([3, "0"], "libero_10"), ["libero_10/3", "libero_10/0"]),
-        ("openvla", (["goal/1", "libero_spatial/2"],), ["libero_goal/1", "libero_spatial/2"]),
+        ("libero", (None, "goal"), [f"libero_goal/{index}" for index in range(10)]),
+        ("libero", ([3, "0"], "libero_10"), ["libero_10/3", "libero_10/0"]),
+        ("libero", (["goal/1", "libero_spatial/2"],), ["libero_goal/1", "libero_spatial/2"]),
     ],
 )
-def test_task_names(protocol, arguments, expected):
-    if protocol != "metaworld":
+def test_task_names(simulator, arguments, expected):
+    if simulator != "metaworld":
         pytest.importorskip("libero")
-    assert task_names(get_protocol(protocol), *arguments) == expected
+    assert get_simulator(simulator).task_names(*arguments) == expected
 
 
 def test_extras_are_batched(fake_host):
@@ -205,7 +206,7 @@ def test_videos_are_upright(tmp_path, transform, upright):
     spec = EpisodeSpec("libero_goal/0", 0, 7, 0)
     episode = Episode(spec, filmed=True, success=True, fps=20.0, frames=[picture] * 3)
     protocol = get_protocol("openvla").with_options(image_transform=transform)
-    path = write_episode_video(tmp_path, episode, protocol)
+    path = write_episode_video(tmp_path, episode, get_simulator("libero"), protocol)
     assert path == "videos/libero_goal-0-7-success.mp4"
     frame = VideoReader(tmp_path / path).read([0])[0].float()
     assert (frame[:, 4].mean() > 200) == upright and (frame[:, -4].mean() > 200) != upright
@@ -217,7 +218,7 @@ def test_videos_are_upright(tmp_path, transform, upright):
         (Spy(), {"tasks": "drawer-opne"}, "did you mean drawer-open"),
         (Spy(), {"tasks": []}, "at least one task"),
         (Spy(), {"tasks": None}, "at least one task, or a suite"),
-        (Spy(), {"suite": "libero_goal"}, "protocol metaworld.* is for Meta-World, which has tasks alone"),
+        (Spy(), {"suite": "libero_goal"}, "suite 'libero_goal': Meta-World has tasks alone"),
         (Spy(), {"tasks": ["one"], "suite": "goal", "protocol": "openvla"}, "given by their numbers, got one"),
         (Spy(), {"tasks": None, "suite": "gaol", "protocol": "openvla"}, "unknown LIBERO suite 'gaol'"),
         (Spy(), {"protocol": "openvlaa"}, "unknown protocol 'openvlaa'"),

@@ -14,7 +14,8 @@ from torch import Tensor
 
 from hilam_hf.acting_spec import ActingSpec
 from hilam_hf.envs import workers
-from hilam_hf.envs.protocols import EpisodeSpec, Protocol, get_protocol
+from hilam_hf.envs.protocols import EpisodeSpec, EvaluationProtocol
+from hilam_hf.envs.registry import get_protocol
 from hilam_hf.envs.workers import WorkerError
 from hilam_hf.evaluation import EvaluationResult, RandomPolicy, evaluate
 from hilam_hf.evaluation.rollouts.scheduler import Episode, EpisodeQueue
@@ -35,7 +36,7 @@ TRUNK = {
 }
 
 
-def short_protocol(**options: Any) -> Protocol:
+def short_protocol(**options: Any) -> EvaluationProtocol:
     return get_protocol("metaworld").with_options(max_steps={"": 12}, image_size=16, **options)
 
 

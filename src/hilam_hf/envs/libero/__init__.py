@@ -12,7 +12,6 @@ if TYPE_CHECKING:
     from .assets import assets_fingerprint, find_assets
     from .environment import LiberoEnv
     from .initial_states import read_initial_states
-    from .recorder import record_libero
     from .robot_state import RobotState
     from .simulator import LiberoSimulator
     from .suites import SUITES, LiberoTask, libero_tasks, normalize_suite, parse_task
@@ -29,7 +28,6 @@ _MODULES = {
     "normalize_suite": "suites",
     "parse_task": "suites",
     "read_initial_states": "initial_states",
-    "record_libero": "recorder",
 }
 
 __all__ = [
@@ -44,7 +42,6 @@ __all__ = [
     "normalize_suite",
     "parse_task",
     "read_initial_states",
-    "record_libero",
 ]
 
 

@@ -16,9 +16,11 @@ from numpy.typing import NDArray
 from ...libero_conventions import ACTION_DIM, PANDA
 from ...optional import require
 from ...video.orientation import orient_frames
-from ..protocols import Protocol, get_protocol
+from ..options import check_least
+from ..protocols import EvaluationProtocol
 from ..rendering import RenderQuality
 from .assets import find_assets
+from .declaration import LIBERO
 from .initial_states import read_initial_states
 from .package import EXTRA
 from .robot_state import RobotState
@@ -80,7 +82,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         self,
         task: str | LiberoTask = "libero_spatial/0",
         *,
-        protocol: str | Protocol = "openvla",
+        protocol: str | EvaluationProtocol = "openvla",
         quality: str | RenderQuality = "exact",
         render: bool = True,
         assets: str | Path | None = None,
@@ -88,13 +90,12 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         max_steps: int | None = None,
     ) -> None:
         self.task = parse_task(task) if isinstance(task, str) else task
-        self.protocol = _libero_protocol(protocol)
+        self.protocol = LIBERO.protocol(protocol)
         self.quality = RenderQuality(quality)
         self.render_pixels = render
         self.terminate_on_success = terminate_on_success
         self.max_steps = self.protocol.steps_of(self.task.suite) if max_steps is None else max_steps
-        if self.max_steps < 1:
-            raise ValueError(f"max_steps must be at least 1, got {max_steps}")
+        check_least(max_steps=(self.max_steps, 1))
         self.fps = float(CONTROL_FREQUENCY)
         self.render_mode = "rgb_array"
         self.initial_states = read_initial_states(self.task.initial_states_file)
@@ -255,10 +256,3 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
             views = {camera: spaces.Box(0, 255, shape, np.uint8) for camera in self.protocol.cameras}
             parts["pixels"] = spaces.Dict(views)  # type: ignore[arg-type]
         return spaces.Dict(parts)
-
-
-def _libero_protocol(protocol: str | Protocol) -> Protocol:
-    chosen = get_protocol(protocol)
-    if chosen.simulator != "libero":
-        raise ValueError(f"protocol {chosen.name} is for {chosen.simulator}, not for LIBERO")
-    return chosen

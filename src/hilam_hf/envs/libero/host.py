@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import EpisodeSpec, Protocol
+from ..contract import StepOutcome
+from ..protocols import EpisodeSpec, EvaluationProtocol
 from ..rendering import renderer_provenance
 from ..workers import resident_memory
 from .assets import assets_fingerprint, find_assets
+from .declaration import LIBERO
 from .environment import LiberoEnv
 from .expert.expert import LiberoExpert
 from .simulator import CONTROL_FREQUENCY
@@ -41,18 +43,16 @@ class LiberoHost:
     def __init__(
         self,
         *,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         quality: str = "exact",
         render: bool = True,
         assets: str | None = None,
         extras: Sequence[str] = (),
         noise: float = 0.0,
     ) -> None:
-        if protocol.simulator != "libero":
-            raise ValueError(f"protocol {protocol.name} is for {protocol.simulator}, not for LIBERO")
         if unknown := sorted(set(extras) - set(EXTRAS)):
             raise ValueError(f"LIBERO's observations have no {', '.join(unknown)}; extras are {', '.join(EXTRAS)}")
-        self._protocol, self._quality, self._render = protocol, quality, render
+        self._protocol, self._quality, self._render = LIBERO.protocol(protocol), quality, render
         self._assets = find_assets(assets)
         self._noise = noise if "expert_action" in extras else None
         self._environment: LiberoEnv | None = None
@@ -82,7 +82,7 @@ class LiberoHost:
             self._expert = LiberoExpert(self._environment.simulator.environment, noise=self._noise, seed=seed)
         return self._with_expert(observation), info
 
-    def step(self, action: NDArray[np.float32], draw: bool) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32], draw: bool) -> StepOutcome:
         """Act in the current episode; see `LiberoEnv.step`.
 
         Args:

@@ -9,10 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ..protocols import EpisodeSpec, Protocol
+from ..contract import StepOutcome
+from ..protocols import EpisodeSpec, EvaluationProtocol
 from ..rendering import renderer_provenance
 from ..workers import resident_memory
-from .environment import MetaWorldEnv, make_env
+from .declaration import METAWORLD
+from .environment import MetaWorldEnv
 from .expert import ScriptedExpert
 
 EXTRAS = ("privileged", "expert_action")
@@ -36,21 +38,16 @@ class MetaWorldHost:
     def __init__(
         self,
         *,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         quality: str = "fast",
         render: bool = True,
         extras: Sequence[str] = (),
         noise: float = 0.0,
     ) -> None:
-        if protocol.simulator != "metaworld":
-            raise ValueError(f"protocol {protocol.name} is for {protocol.simulator}, not for Meta-World")
         if unknown := sorted(set(extras) - set(EXTRAS)):
             raise ValueError(f"Meta-World's observations have no {', '.join(unknown)}; extras are {', '.join(EXTRAS)}")
-        self._quality, self._render = quality, render
         self._options: dict[str, Any] = {
-            "camera": protocol.cameras,
-            "image_size": protocol.image_size,
-            "max_steps": protocol.steps_of("metaworld"),
+            "protocol": METAWORLD.protocol(protocol),
             "quality": quality,
             "render": render,
             "privileged": "privileged" in extras,
@@ -68,23 +65,20 @@ class MetaWorldHost:
         """
         if self._environment is None or self._environment.task != spec.task:
             self.close()
-            self._environment = make_env(spec.task, **self._options)
+            self._environment = MetaWorldEnv(spec.task, **self._options)
         if self._noise is not None:
             self._expert = ScriptedExpert(spec.task, noise=self._noise, seed=spec.seed)
-        self._environment.render_pixels = self._render and draw
-        observation, info = self._environment.reset(seed=spec.seed)
+        observation, info = self._environment.reset(seed=spec.seed, draw=draw)
         return self._with_expert(observation), info
 
-    def step(self, action: NDArray[np.float32], draw: bool) -> tuple[dict[str, Any], float, bool, bool, dict[str, Any]]:
+    def step(self, action: NDArray[np.float32], draw: bool) -> StepOutcome:
         """Act in the current episode; see `MetaWorldEnv.step`.
 
         Args:
             action: (4,).
             draw: Whether the observation holds pictures.
         """
-        environment = self._started("step")
-        environment.render_pixels = self._render and draw
-        observation, *outcome = environment.step(action)
+        observation, *outcome = self._started("step").step(action, draw=draw)
         return self._with_expert(observation), *outcome  # type: ignore[return-value]
 
     def fps(self) -> float:
@@ -94,7 +88,8 @@ class MetaWorldHost:
     def provenance(self) -> dict[str, Any]:
         """Return the versions of simulator and renderer; no episode need have begun."""
         versions = {package: metadata.version(package) for package in ("metaworld", "mujoco")}
-        return {**versions, "renderer": renderer_provenance(self._quality) if self._render else None}
+        quality, render = self._options["quality"], self._options["render"]
+        return {**versions, "renderer": renderer_provenance(quality) if render else None}
 
     def memory(self) -> int:
         """Return the bytes of memory that this process takes."""

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...acting_spec import ActingSpec
-from ...envs.protocols import Protocol as EvaluationProtocol
+from ...envs.protocols import EvaluationProtocol
+from ...envs.registry import get_simulator
 
 HOST_EXTRAS = ("privileged", "expert_action")
 """Extra observations that the simulator's process makes."""
@@ -29,8 +30,8 @@ class Policy(Protocol):
 
     A policy may say more of itself in `acting_spec`, an [`ActingSpec`], which is checked before the first episode and
     recorded. What it asks for in `extra_observations` comes with the batch: `expert_action` (float32 (B, A), what the
-    simulator's scripted expert does), `privileged` (float64 (B, 39), the state of Meta-World), `task_name` (list[str]),
-    `episode_seed` (int64 (B,)), `action_dim` (A, one number).
+    simulator's scripted expert does), `privileged` (float64 (B, N), the simulator's whole state), `task_name`
+    (list[str]), `episode_seed` (int64 (B,)), `action_dim` (A, one number).
 
     `select_action` may have a second parameter `active`, a list of rows: only these take a step, the others wait for
     their simulators, and must be neither looked at nor advanced. A policy without it is called only once all
@@ -307,4 +308,4 @@ def check_agent_pos(policy: Policy, protocol: EvaluationProtocol, agent_pos: NDA
 
 def environment_action_dim(protocol: EvaluationProtocol) -> int:
     """Return the numbers in an action of a protocol's simulator."""
-    return len(protocol.settle_action)
+    return get_simulator(protocol.simulator).robot.action_dim

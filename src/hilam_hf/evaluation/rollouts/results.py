@@ -98,7 +98,7 @@ class EvaluationResult:
 
     Attributes:
         episodes: The episodes in the order of tasks and numbers.
-        protocol: The protocol's record, see `Protocol.to_dict`.
+        protocol: The protocol's record, see `EvaluationProtocol.to_dict`.
         provenance: What has to be known to repeat it; what may differ when it is repeated is under `run`.
     """
 

@@ -12,11 +12,12 @@ from typing import Any
 import numpy as np
 from tqdm.auto import tqdm
 
-from ...envs.metaworld.tasks import normalize_task
-from ...envs.protocols import EpisodeSpec, Protocol, get_protocol, plan_episodes
-from ...envs.rendering import configure_rendering
-from ...optional import require
-from ..provenance import lighting_warning, machine, package_versions, policy_record
+from ...envs.contract import Simulator
+from ...envs.options import check_least
+from ...envs.protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
+from ...envs.registry import get_protocol, get_simulator, simulator_names
+from ...video.orientation import orient_frames
+from ..provenance import PACKAGES, lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
 from .policies import HOST_EXTRAS, Policy, acting_as_evaluated, check_fit, prediction_batch_size, spec_of
 from .pool import WorkerPool
@@ -25,19 +26,12 @@ from .scheduler import Episode, Scheduler
 
 logger = logging.getLogger(__name__)
 
-HOSTS = {
-    "libero": "hilam_hf.envs.libero.host:LiberoHost",
-    "metaworld": "hilam_hf.envs.metaworld.host:MetaWorldHost",
-}
-"""What a worker process holds, by simulator."""
-_QUALITIES = {"libero": "exact", "metaworld": "fast"}
-
 
 def evaluate(
     policy: Policy,
     tasks: str | Sequence[str | int] | None = None,
     *,
-    protocol: str | Protocol = "metaworld",
+    protocol: str | EvaluationProtocol = "metaworld",
     suite: str | None = None,
     episodes: int | Sequence[int] | None = None,
     num_envs: int = 2,
@@ -56,7 +50,7 @@ def evaluate(
     overwrite: bool = False,
     progress: bool = True,
 ) -> EvaluationResult:
-    """Roll a policy out in LIBERO or Meta-World and count successes.
+    """Roll a policy out in a protocol's simulator and count successes.
 
     Simulators run in processes of their own, each on a fixed row of the policy's batch. None waits for another: the
     policy takes a step of all that have answered, and one that is done begins the next episode. Results depend neither
@@ -72,20 +66,20 @@ def evaluate(
 
     Args:
         policy: The policy; see `Policy`.
-        tasks: Tasks of Meta-World (with or without `-v3`), or of LIBERO (`libero_goal/3`; numbers with `suite`).
-        protocol: All that decides what a success rate means: a name of `PROTOCOLS`, or one of them with changes.
-        suite: A LIBERO suite, such as `libero_10`: all its tasks, or those whose numbers `tasks` gives.
+        tasks: Names of the simulator's tasks, such as `drawer-open` or `libero_goal/3`; numbers with `suite`.
+        protocol: All that decides what a success rate means: a name of `protocol_names`, or one of them with changes.
+        suite: A suite of the simulator, such as `libero_10`: all its tasks, or those whose numbers `tasks` gives.
         episodes: Numbers of each task's episodes, which are those of the initial states where the protocol fixes them;
             a single number n for 0 to n - 1; None for the protocol's.
         num_envs: Simulators run in parallel.
         seed: Seed of the evaluation; None for the protocol's.
-        quality: Rendering quality, see `RenderQuality`; None for `exact` in LIBERO and `fast` in Meta-World.
+        quality: Rendering quality, see `RenderQuality`; None for the simulator's own choice.
         out_dir: Folder of the results; None writes nothing.
         videos_per_task: How many episodes of each task, the first ones, become videos. Needs `out_dir`.
         render: Whether there are pictures at all; without them a policy acts on state alone and there are no videos.
         policy_name: Name or path of the policy for the record.
         policy_batch_size: Rows that the policy predicts at once; None for 1 on a CPU and 16 on other devices.
-        assets: Folder of LIBERO's assets; None looks where `hilam_hf.envs.libero.assets` says.
+        assets: Folder of the simulator's assets, for one that takes some; None leaves the search to it.
         render_gpus: Numbers of the GPUs that draw (EGL's), taken in turns by the simulators.
         step_timeout_s: Seconds after which a step counts as hung.
         reset_timeout_s: Seconds after which a reset, which may start a process, counts as hung.
@@ -109,29 +103,24 @@ def evaluate(
         100 % (5/5, 95 % interval 57-100 %)
     """
     chosen = get_protocol(protocol)
+    simulator = get_simulator(chosen.simulator)
     numbers = list(range(episodes)) if isinstance(episodes, int) else episodes
-    specs = plan_episodes(chosen, task_names(chosen, tasks, suite), seed=seed, episodes=numbers)
-    _check_numbers(num_envs=(num_envs, 1), videos_per_task=(videos_per_task, 0))
+    specs = plan_episodes(chosen, simulator.task_names(tasks, suite), seed=seed, episodes=numbers)
+    check_least(num_envs=(num_envs, 1), videos_per_task=(videos_per_task, 0))
     spec = spec_of(policy)
     check_fit(policy, chosen, render=render)
     batch_size = prediction_batch_size(policy, policy_batch_size)
-    quality = quality or _QUALITIES[chosen.simulator]
+    quality = quality or simulator.quality
     options: dict[str, Any] = {"protocol": chosen, "quality": quality, "render": render}
     options["extras"] = tuple(extra for extra in spec.extra_observations if extra in HOST_EXTRAS)
     options["noise"] = spec.expert_noise
-    if chosen.simulator == "libero":
-        options["assets"] = None if assets is None else str(assets)
-        _check_initial_states(specs)
-    require("gymnasium", extra=chosen.simulator)
-    if render:
-        # Before the workers start, which inherit the choice of a graphics library.
-        configure_rendering()
+    options |= simulator.host_options(assets)
+    simulator.check_episodes(chosen, specs)
+    simulator.prepare(drawing=render)
     out = None if out_dir is None else Path(out_dir)
     with ExitStack() as stack:
         stack.enter_context(acting_as_evaluated(policy, chosen, batch_size))
-        pool = stack.enter_context(
-            WorkerPool(HOSTS[chosen.simulator], options, min(num_envs, len(specs)), gpus=render_gpus)
-        )
+        pool = stack.enter_context(WorkerPool(simulator.host, options, min(num_envs, len(specs)), gpus=render_gpus))
         provenance = {
             # How it acts within this evaluation.
             "policy": policy_record(policy, spec_of(policy), policy_name),
@@ -142,10 +131,10 @@ def evaluate(
             "render": render,
             "videos_per_task": videos_per_task if out is not None and render else 0,
             **_plan_record(chosen, specs),
-            "packages": package_versions(),
+            "packages": package_versions((*PACKAGES, *_simulator_packages())),
         }
         provenance["warnings"] = _warnings(provenance)
-        run = _Run(policy, chosen, specs, pool, provenance, out)
+        run = _Run(policy, simulator, chosen, specs, pool, provenance, out)
         if out is not None:
             settings = {"protocol": chosen.to_dict(), "provenance": provenance}
             run.journal = stack.enter_context(Journal(out, settings, resume=resume, overwrite=overwrite))
@@ -158,74 +147,21 @@ def evaluate(
     return result
 
 
-def task_names(protocol: Protocol, tasks: str | Sequence[str | int] | None, suite: str | None = None) -> list[str]:
-    """Return the full names of tasks, each once, in their order.
-
-    Args:
-        protocol: Its simulator has the tasks.
-        tasks: Names, or with `suite` numbers; None for the whole suite.
-        suite: A LIBERO suite.
-
-    Raises:
-        ValueError: There is no such task or suite, none is given, or the protocol is not for it.
-        ImportError: hf-libero is not installed.
-    """
-    given = [tasks] if isinstance(tasks, str) else tasks
-    if protocol.simulator == "metaworld":
-        if suite is not None:
-            raise ValueError(f"suite {suite!r}: protocol {protocol.name} is for Meta-World, which has tasks alone")
-        names = [normalize_task(str(task)) for task in given or ()]
-    else:
-        names = _libero_task_names(protocol, given, suite)
-    if not names:
-        raise ValueError("tasks: got none, expected at least one task" + (", or a suite" if given is None else ""))
-    return list(dict.fromkeys(names))
-
-
-def _libero_task_names(protocol: Protocol, tasks: Sequence[str | int] | None, suite: str | None) -> list[str]:
-    from ...envs.libero.suites import libero_tasks, parse_task
-
-    if suite is None:
-        found = [parse_task(str(task)) for task in tasks or ()]
-    elif tasks is None:
-        found = libero_tasks(suite)
-    else:
-        if words := [task for task in tasks if not str(task).isdecimal()]:
-            raise ValueError(f"tasks of suite {suite} are given by their numbers, got {', '.join(map(str, words))}")
-        found = libero_tasks(suite, [int(task) for task in tasks])
-    for task in found:
-        protocol.steps_of(task.suite)
-    return [task.id for task in found]
-
-
-def _check_initial_states(specs: Sequence[EpisodeSpec]) -> None:
-    """See that LIBERO has the initial states, before any episode."""
-    from ...envs.libero.initial_states import read_initial_states
-    from ...envs.libero.suites import parse_task
-
-    last: dict[str, int] = {}
-    for spec in specs:
-        if spec.initial_state is not None:
-            last[spec.task] = max(spec.initial_state, last.get(spec.task, 0))
-    for task, number in last.items():
-        count = len(read_initial_states(parse_task(task).initial_states_file))
-        if number >= count:
-            raise ValueError(f"{task} has initial states 0 to {count - 1}, got {number}")
-
-
 class _Run:
     """One call of `evaluate`: what is left to do, what has been done, and what it took."""
 
     def __init__(
         self,
         policy: Policy,
-        protocol: Protocol,
+        simulator: Simulator,
+        protocol: EvaluationProtocol,
         specs: Sequence[EpisodeSpec],
         pool: WorkerPool,
         provenance: Mapping[str, Any],
         out: Path | None,
     ) -> None:
-        self.policy, self.protocol, self.specs, self.pool, self.out = policy, protocol, specs, pool, out
+        self.policy, self.simulator, self.protocol = policy, simulator, protocol
+        self.specs, self.pool, self.out = specs, pool, out
         self.render: bool = provenance["render"]
         self.num_filmed: int = provenance["videos_per_task"]
         self.journal: Journal | None = None
@@ -279,7 +215,7 @@ class _Run:
     def _finish(self, episode: Episode, completed: bool, bar: tqdm[Any]) -> None:
         video = None
         if completed and episode.filmed and self.out is not None:
-            video = write_episode_video(self.out, episode, self.protocol)
+            video = write_episode_video(self.out, episode, self.simulator, self.protocol)
         result = episode.result(completed=completed, video=video)
         if self.journal is not None:
             self.journal.add(result)
@@ -289,13 +225,14 @@ class _Run:
         bar.set_postfix_str(f"success {successes}/{len(self._done)}, {result.task}")
 
 
-def write_episode_video(folder: Path, episode: Episode, protocol: Protocol) -> str:
+def write_episode_video(folder: Path, episode: Episode, simulator: Simulator, protocol: EvaluationProtocol) -> str:
     """Write an episode's pictures as a video, the right way up.
 
     Args:
         folder: Folder of the results.
         episode: A filmed episode; its pictures are dropped.
-        protocol: Says which way up they are.
+        simulator: Says which way up its pictures are.
+        protocol: Says what has been done to them.
 
     Returns:
         Path relative to `folder`, such as `videos/drawer-open-1000000-success.mp4`.
@@ -308,9 +245,8 @@ def write_episode_video(folder: Path, episode: Episode, protocol: Protocol) -> s
     path = Path("videos") / f"{episode.spec.task.replace('/', '-')}-{episode.spec.seed}-{outcome}.mp4"
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
     pictures = np.stack(episode.frames)
-    if protocol.simulator == "libero" and protocol.image_transform == "none":
-        # LIBERO's pictures begin with their bottom row.
-        pictures = np.ascontiguousarray(pictures[:, ::-1])
+    if simulator.bottom_row_first and protocol.image_transform == "none":
+        pictures = np.ascontiguousarray(orient_frames(pictures, "none", "flip_vertical"))
     write_video(folder / path, torch.from_numpy(pictures).permute(0, 3, 1, 2), episode.fps)
     episode.frames.clear()
     return path.as_posix()
@@ -320,7 +256,7 @@ def _key(spec: EpisodeSpec) -> tuple[str, int | None, int]:
     return spec.task, spec.initial_state, spec.seed
 
 
-def _plan_record(protocol: Protocol, specs: Sequence[EpisodeSpec]) -> dict[str, Any]:
+def _plan_record(protocol: EvaluationProtocol, specs: Sequence[EpisodeSpec]) -> dict[str, Any]:
     """What a record says of the episodes."""
     states = {spec.initial_state for spec in specs} - {None}
     return {
@@ -334,6 +270,11 @@ def _plan_record(protocol: Protocol, specs: Sequence[EpisodeSpec]) -> dict[str, 
     }
 
 
+def _simulator_packages() -> list[str]:
+    """The packages of all simulators, so that results differ in no more than what is installed."""
+    return [package for name in simulator_names() for package in get_simulator(name).packages]
+
+
 def _warnings(provenance: Mapping[str, Any]) -> list[str]:
     """What may spoil the result, which is also logged."""
     recorded = (provenance["training_data"] or {}).get("mujoco")
@@ -342,9 +283,3 @@ def _warnings(provenance: Mapping[str, Any]) -> list[str]:
     for warning in warnings:
         logger.warning(warning)
     return warnings
-
-
-def _check_numbers(**options: tuple[int, int]) -> None:
-    for option, (value, least) in options.items():
-        if value < least:
-            raise ValueError(f"{option} must be at least {least}, got {value}")

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ...envs.protocols import EpisodeSpec, Protocol
+from ...envs.protocols import EpisodeSpec, EvaluationProtocol
 from ...envs.workers import Worker, WorkerDied, WorkerError, WorkerTimeout, ready_workers
 from .observations import ObservationBatch
 from .policies import (
@@ -154,7 +154,7 @@ class Scheduler:
     def __init__(
         self,
         policy: Policy,
-        protocol: Protocol,
+        protocol: EvaluationProtocol,
         episodes: Sequence[Episode],
         pool: WorkerPool,
         *,

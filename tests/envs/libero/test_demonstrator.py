@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from hilam_hf.data import load_demonstrations
-from hilam_hf.envs.libero import LiberoEnv, parse_task, recorder
-from hilam_hf.envs.libero.recorder import LiberoDemonstrator, record_libero
-from hilam_hf.envs.protocols import get_protocol
-from hilam_hf.envs.recording import Job
+from hilam_hf.envs import EpisodeSpec
+from hilam_hf.envs.libero import LiberoEnv
+from hilam_hf.envs.libero.demonstrator import LiberoDemonstrator
+from hilam_hf.envs.registry import get_protocol
+from hilam_hf.recording import record, recorder
 
 pytestmark = pytest.mark.sim
 TASK = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
@@ -22,12 +23,12 @@ SMALL = {"image_size": 16, "quality": "fast", "progress": False}
 @pytest.fixture(scope="module")
 def recording(tmp_path_factory, libero_assets):
     root = tmp_path_factory.mktemp("libero")
-    summary = record_libero(root, "object", 2, tasks=[0], assets=libero_assets, num_workers=2, **SMALL)
+    summary = _record(root, libero_assets, num_workers=2)
     return root, summary
 
 
-def _record_again(root, libero_assets, **options):
-    return record_libero(root, "object", 2, tasks=[0], assets=libero_assets, num_workers=1, **{**SMALL, **options})
+def _record(root, libero_assets, **options):
+    return record(root, "libero", [0], 2, suite="object", assets=libero_assets, **{**SMALL, **options})
 
 
 def test_both_formats_hold_the_same_episodes(recording):
@@ -90,39 +91,17 @@ def test_recording_says_how_it_was_made(recording):
 def test_a_finished_recording_starts_no_worker_and_others_are_refused(recording, libero_assets, monkeypatch):
     root, _ = recording
     monkeypatch.setattr(recorder, "Worker", None)
-    summary = _record_again(root, libero_assets)
+    summary = _record(root, libero_assets)
     assert (summary.recorded, summary.kept) == (0, 2)
     with pytest.raises(ValueError, match=r"other options \(noise 0.05 -> 0.0\)"):
-        _record_again(root, libero_assets, noise=0.0)
-
-
-class Sink:
-    """Notes what is added."""
-
-    def __init__(self, held=()):
-        self.held = list(held)
-
-    def has(self, name):
-        return name in self.held
-
-    def add(self, demonstration):
-        self.held.append(demonstration.id)
-
-
-def test_a_format_that_an_interruption_left_behind_catches_up(libero_assets):
-    name = f"{TASK}/init_003_seed_3"
-    job = Job(name, "libero_object/0", 3, 3, initial_state=3)
-    ahead, behind = Sink([name]), Sink()
-    episode = _short_episode(libero_assets)
-    recorder._write([ahead, behind], {job.task: parse_task(job.task)}, {}, job, episode)
-    assert ahead.held == behind.held == [name]
+        _record(root, libero_assets, noise=0.0)
 
 
 def _short_episode(libero_assets, **options):
     protocol = replace(get_protocol("openvla"), max_steps={"": 6}, image_size=16, image_transform="none")
     settings = {"noise": 0.2, "speed_variation": 0.0, "hold_steps": 1, "action_labels": "executed", **options}
     demonstrator = LiberoDemonstrator(protocol=protocol, quality="fast", assets=str(libero_assets), **settings)
-    episode = demonstrator.record(Job("x/init_003_seed_3", "libero_object/0", 3, 3, initial_state=3))
+    episode = demonstrator.record(EpisodeSpec("libero_object/0", 3, 3, initial_state=3))
     demonstrator.close()
     return episode
 
@@ -130,7 +109,8 @@ def _short_episode(libero_assets, **options):
 def test_labels_are_what_was_executed_or_meant(libero_assets):
     executed, expert = (_short_episode(libero_assets, action_labels=labels) for labels in ("executed", "expert"))
     assert not executed.success and executed.num_frames == 6
-    np.testing.assert_array_equal(executed.states, expert.states)
+    assert executed.id == f"{TASK}/init_003_seed_3"
+    np.testing.assert_array_equal(executed.details["states"], expert.details["states"])
     np.testing.assert_array_equal(executed.actions[:, 6], expert.actions[:, 6])
     noise = (executed.actions - expert.actions)[:, :6]
     assert 0.1 < noise[np.abs(expert.actions[:, :6]) < 0.5].std() < 0.3
@@ -138,24 +118,24 @@ def test_labels_are_what_was_executed_or_meant(libero_assets):
 
 def test_speed_changes_the_course(libero_assets):
     slow, other = (_short_episode(libero_assets, speed_variation=value) for value in (0.0, 0.3))
-    assert slow.speed == 1.0 and abs(other.speed - 1.0) > 0.01
-    assert not np.array_equal(slow.states, other.states)
+    assert slow.metadata["speed"] == 1.0 and abs(other.metadata["speed"] - 1.0) > 0.01
+    assert not np.array_equal(slow.details["states"], other.details["states"])
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"formats": ["zarr"]}, r"formats: got \['zarr'\], expected some of hdf5, lerobot"),
+        ({"formats": ["zarr"]}, r"formats: got \['zarr'\], expected some of hdf5, videos, lerobot"),
         ({"action_labels": "human"}, "action_labels must be 'expert' or 'executed'"),
         ({"speed_variation": 1.0}, "speed_variation must be at least 0 and below 1"),
         ({"noise": -0.1}, "noise must be at least 0"),
         ({"hold_steps": 0}, "hold_steps must be at least 1"),
         ({"image_size": 33}, "image_size must be even"),
-        ({"protocol": "metaworld"}, "protocol metaworld is for metaworld, not for LIBERO"),
+        ({"protocol": "metaworld"}, "LIBERO has no protocol 'metaworld'; it has openvla"),
         ({"quality": "best"}, "render quality must be one of"),
     ],
 )
 def test_bad_options_are_named_before_anything_is_written(tmp_path, libero_assets, options, message):
     with pytest.raises(ValueError, match=message):
-        _record_again(tmp_path / "new", libero_assets, **options)
+        _record(tmp_path / "new", libero_assets, **options)
     assert not (tmp_path / "new").exists()

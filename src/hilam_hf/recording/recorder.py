@@ -1,0 +1,201 @@
+"""Records a simulator's scripted experts: worker processes make demonstrations, writers put them on disk as they come.
+
+```
+root/recording.json     how the episodes came about, and which the experts did not solve
+root/videos/, ...       format "videos" (`hilam_hf.data.demonstrations.video_recording`)
+root/hdf5/              format "hdf5", LIBERO's layout (`hilam_hf.data.demonstrations.libero`)
+root/lerobot/           format "lerobot", LeRobot v3.0 (`hilam_hf.data.demonstrations.lerobot`)
+```
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from tqdm.auto import tqdm
+
+from ..data.demonstrations.formats import demonstration_formats
+from ..envs.options import check_least
+from ..envs.protocols import EpisodeSpec, EvaluationProtocol
+from ..envs.registry import get_simulator
+from ..envs.workers import Worker, ready_workers
+from ..recorded import DemonstrationWriter, RecordedDemonstration
+from .log import RecordingLog, RecordingSummary
+from .output import Output
+from .plan import RecordingPlan
+from .setup import make_setup
+
+
+def record(
+    root: str | Path,
+    simulator: str,
+    tasks: str | Sequence[str | int] | None,
+    episodes_per_task: int,
+    *,
+    suite: str | None = None,
+    protocol: str | EvaluationProtocol | None = None,
+    image_size: int = 128,
+    quality: str | None = None,
+    formats: Sequence[str] | None = None,
+    initial_states: Sequence[int] | None = None,
+    seed: int = 0,
+    only_successful: bool = True,
+    assets: str | Path | None = None,
+    num_workers: int = 2,
+    progress: bool = True,
+    **options: Any,
+) -> RecordingSummary:
+    """Record demonstrations of tasks by a simulator's scripted experts.
+
+    Episodes are written as they come; a recording that was interrupted goes on where it stopped when it is called
+    again. Which episodes there are depends on the options alone, not on the number of workers: number i of a task
+    starts from `demonstration_seed(seed, i)`, and with `only_successful` the numbers that the expert does not solve are
+    left out and listed in `recording.json`, beside everything needed to repeat it.
+
+    Each frame comes with the phase of the task in which its action was chosen, where the expert tells it: the ground
+    truth of segmentation.
+
+    Args:
+        root: Folder of the recording; may hold an unfinished one.
+        simulator: Name of the simulator, see `simulator_names`.
+        tasks: Names of one or several of its tasks; numbers with `suite`; None for the whole suite.
+        episodes_per_task: Episodes wanted of each task.
+        suite: A suite of the simulator.
+        protocol: Settle steps, step limits and cameras are its; None for the simulator's first. What it says of initial
+            states and of how pictures are turned does not hold: they are recorded as they come.
+        image_size: Height and width of pictures in pixels; even.
+        quality: Rendering quality, see `RenderQuality`; None for the simulator's own choice.
+        formats: What to write, by the names of `demonstration_formats`; None for the simulator's own choice.
+        initial_states: Numbers of the benchmark's initial states to start from, which are those of evaluations; None
+            draws other ones.
+        seed: Chooses initial states and noise, 0 to 99; no evaluation draws one of these states.
+        only_successful: Whether episodes that the expert does not solve are left out and replaced by others.
+        assets: Folder of the simulator's assets, for one that takes some; None leaves the search to it.
+        num_workers: Environments run in parallel, each in a process of its own.
+        progress: Whether to show a progress bar.
+        options: What the simulator's expert takes. In both Meta-World and LIBERO `noise`, the standard deviation of
+            Gaussian noise on the executed movements, in the action's units (0.1 and 0.05), and `action_labels`:
+            `executed`, with the noise, which replay to the same end (LIBERO's default), or `expert`, what the expert
+            meant to do in the state that noise brought it to, from which imitation learns most (Laskey et al. 2017,
+            DART; Meta-World's default). In Meta-World `settle_steps` (5), recorded after success. In LIBERO
+            `hold_steps` (5), recorded after the expert has withdrawn its hand, and `speed_variation` (0.15): each
+            episode's expert has a speed between 1 - this and 1 + this.
+
+    Returns:
+        Counts, time, failures.
+
+    Raises:
+        ValueError: A simulator, task or option is not valid; the folder holds a recording with other options; or the
+            expert fails too often.
+        OSError: The disk is full or the folder not writable, or assets or a renderer are missing; finished episodes
+            stay.
+        ImportError: The simulator is not installed.
+        WorkerError: A worker died; the message names the task and the seed.
+
+    Example:
+        >>> print(record("recording", "metaworld", ["drawer-open", "door-open"], 30))  # doctest: +SKIP
+        >>> print(record("libero-goal", "libero", [0, 3], 10, suite="goal", assets="libero_assets"))  # doctest: +SKIP
+    """
+    started = time.monotonic()
+    declared = get_simulator(simulator)
+    names = declared.task_names(tasks, suite)
+    check_least(episodes_per_task=(episodes_per_task, 1), num_workers=(num_workers, 1))
+    setup = make_setup(
+        declared,
+        protocol=protocol,
+        image_size=image_size,
+        quality=quality,
+        formats=formats,
+        initial_states=initial_states,
+        seed=seed,
+        only_successful=only_successful,
+        assets=assets,
+        options=options,
+    )
+    numbers = range(setup.num_tries(episodes_per_task))
+    declared.check_episodes(setup.protocol, [setup.spec(task, number) for task in names for number in numbers])
+    # Before the workers start, which inherit the choice of a graphics library.
+    declared.prepare(drawing=True)
+    root, settings, circumstances = Path(root), setup.settings(), setup.circumstances()
+    with ExitStack() as stack:
+        root.mkdir(parents=True, exist_ok=True)
+        log = RecordingLog(root, settings, circumstances)
+        provenance = settings | circumstances
+        output = Output(_open_writers(root, setup.formats, provenance, stack), provenance)
+        plan = RecordingPlan(
+            names,
+            episodes_per_task,
+            setup.spec,
+            most=len(numbers),
+            has=lambda spec: output.has(declared.episode_id(spec)),
+            log=log,
+            replace_failures=only_successful,
+            advice=setup.recording.advice,
+        )
+        log.save()
+        workers = [
+            stack.enter_context(
+                Worker(setup.recording.demonstrator, name=f"recorder {row}", **setup.demonstrator_options())
+            )
+            for row in range(min(num_workers, len(plan)))
+        ]
+        recorded, frames = _run(plan, workers, output, log, progress=progress)
+        log.save(finished=True)
+    failures = tuple(failure for failure in log.failures if failure["task"] in names)
+    return RecordingSummary(root, recorded, plan.kept, frames, time.monotonic() - started, failures)
+
+
+def _open_writers(
+    root: Path, formats: Sequence[str], provenance: dict[str, Any], stack: ExitStack
+) -> list[DemonstrationWriter]:
+    writers = []
+    for name in formats:
+        chosen = demonstration_formats()[name]
+        assert chosen.writer is not None
+        writers.append(stack.enter_context(chosen.writer(root / chosen.folder, provenance=provenance)))
+    return writers
+
+
+def _run(
+    plan: RecordingPlan,
+    workers: Sequence[Worker],
+    output: Output,
+    log: RecordingLog,
+    *,
+    progress: bool,
+) -> tuple[int, int]:
+    """Run the planned episodes and write them; return the numbers of episodes and of frames that were written."""
+    recorded = frames = 0
+    running: dict[Worker, EpisodeSpec] = {}
+
+    def give_episode(worker: Worker, task: str | None = None) -> None:
+        spec = plan.next(task)
+        if spec is not None:
+            worker.send("record", spec, doing=str(spec))
+            running[worker] = spec
+
+    with tqdm(total=len(plan), desc="recording", unit="episode", disable=not progress) as bar:
+        for worker in workers:
+            give_episode(worker)
+        while running:
+            for worker in ready_workers(list(running)):
+                demonstration: RecordedDemonstration = worker.receive()
+                spec = running.pop(worker)
+                if not demonstration.success:
+                    log.add_failure(demonstration.id, spec, demonstration.num_frames)
+                wanted = demonstration.success or not plan.replaces_failures
+                if not wanted:
+                    plan.replace(spec)
+                # The worker goes on while its last episode is written, in the environment that it has, if it can.
+                give_episode(worker, spec.task)
+                if wanted:
+                    output.add(demonstration)
+                    recorded += 1
+                    frames += demonstration.num_frames
+                    bar.update()
+                    bar.set_postfix_str(f"{spec.task}, {frames / max(bar.format_dict['elapsed'], 1e-9):.0f} frames/s")
+    return recorded, frames
