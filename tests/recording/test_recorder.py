@@ -107,6 +107,8 @@ def test_unsolved_episodes_are_replaced_and_listed(tmp_path, demonstrator):
     failure = json.loads((tmp_path / "recording.json").read_text())["failures"][1]
     assert list(failure) == ["id", "task", "episode", "seed", "initial_state", "steps"]
     assert (failure["id"], failure["seed"]) == ("left/episode_00002", 2)
+    # What is known to fail is not tried again.
+    assert [failure["episode"] for failure in _record(tmp_path, 3, "left").failures] == [0, 2, 4]
 
 
 def test_expert_that_never_succeeds_is_told(tmp_path, demonstrator):

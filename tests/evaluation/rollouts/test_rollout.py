@@ -199,17 +199,24 @@ def test_pictures_are_batched_by_camera(fake_host):
     np.testing.assert_array_equal(seen[-1]["topview"][0], np.roll(seen[-1]["corner3"][0], 1, axis=0))
 
 
-@pytest.mark.parametrize(("transform", "upright"), [("none", False), ("rotate_180", True), ("flip_vertical", True)])
-def test_videos_are_upright(tmp_path, transform, upright):
+@pytest.mark.parametrize(
+    ("protocol", "transform", "kept"),
+    [
+        ("openvla", "none", False),
+        ("openvla", "rotate_180", True),
+        ("openvla", "flip_vertical", True),
+        ("metaworld", "none", True),
+    ],
+)
+def test_videos_are_upright(tmp_path, protocol, transform, kept):
     picture = np.zeros((32, 32, 3), np.uint8)
     picture[:16] = 255
-    spec = EpisodeSpec("libero_goal/0", 0, 7, 0)
-    episode = Episode(spec, filmed=True, success=True, fps=20.0, frames=[picture] * 3)
-    protocol = get_protocol("openvla").with_options(image_transform=transform)
-    path = write_episode_video(tmp_path, episode, get_simulator("libero"), protocol)
+    episode = Episode(EpisodeSpec("libero_goal/0", 0, 7, 0), filmed=True, success=True, fps=20.0, frames=[picture] * 3)
+    chosen = get_protocol(protocol).with_options(image_transform=transform)
+    path = write_episode_video(tmp_path, episode, get_simulator(chosen.simulator), chosen)
     assert path == "videos/libero_goal-0-7-success.mp4"
     frame = VideoReader(tmp_path / path).read([0])[0].float()
-    assert (frame[:, 4].mean() > 200) == upright and (frame[:, -4].mean() > 200) != upright
+    assert (frame[:, 4].mean() > 200) == kept and (frame[:, -4].mean() > 200) != kept
 
 
 @pytest.mark.parametrize(
