@@ -1,12 +1,14 @@
 """Plug-ins of this package and of others, which stand here as folders with an entry point."""
 
 from pathlib import Path
+from typing import TypeVar
 
 import pytest
 
 from hilam_hf.plugins import PluginList
 
 GROUP = "hilam_hf.test_numbers"
+T = TypeVar("T")
 
 
 def add_package(root: Path, package: str, code: str, entry_points: str, group: str = GROUP) -> None:
@@ -16,6 +18,11 @@ def add_package(root: Path, package: str, code: str, entry_points: str, group: s
     metadata.mkdir()
     (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n")
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
+
+
+def looked_up_again(plugins: PluginList[T]) -> PluginList[T]:
+    """The list without what was added in this process, which has not yet looked for packages."""
+    return PluginList(plugins.sort, plugins.group, {entry.name: entry.value for entry in plugins._built_in})
 
 
 @pytest.fixture

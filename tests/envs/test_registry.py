@@ -5,13 +5,11 @@ from __future__ import annotations
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.metadata import EntryPoint
 
 import pytest
 
 from hilam_hf.envs import registry
 from hilam_hf.envs.registry import (
-    ENTRY_POINTS,
     get_protocol,
     get_simulator,
     protocol_names,
@@ -20,6 +18,7 @@ from hilam_hf.envs.registry import (
     unregister_simulator,
 )
 from tests.envs.toy_simulator import TOY, ToySimulator
+from tests.test_plugins import add_package, looked_up_again
 
 
 @pytest.fixture
@@ -30,16 +29,16 @@ def toy():
 
 
 @pytest.fixture
-def install(monkeypatch):
-    """Pretend that packages with these entry points are installed."""
+def install(monkeypatch, tmp_path):
+    """Install packages with these entry points, one each."""
 
     def _install(*points):
-        found = [EntryPoint(name, value, ENTRY_POINTS) for name, value in points]
-        monkeypatch.setattr(registry, "entry_points", lambda group: found)
-        registry._places.cache_clear()
+        for number, (name, value) in enumerate(points):
+            add_package(tmp_path, f"simulator_package_{number}", "", f"{name} = {value}", registry.SIMULATORS.group)
+        monkeypatch.syspath_prepend(tmp_path)
+        monkeypatch.setattr(registry, "SIMULATORS", looked_up_again(registry.SIMULATORS))
 
-    yield _install
-    registry._places.cache_clear()
+    return _install
 
 
 def test_built_in_simulators_are_known_by_name():
@@ -53,11 +52,9 @@ def test_built_in_simulators_are_known_by_name():
 def test_registered_simulator_is_found_with_its_protocols(toy):
     assert simulator_names()[-1] == "toy" and get_simulator("toy") is toy
     assert get_protocol("toy") is toy.protocols[0]
-    register_simulator(toy)
-    with pytest.raises(ValueError, match=r"two simulators are called 'toy': .*ToySimulator and .*Other"):
-        register_simulator(type("Other", (ToySimulator,), {})())
-    with pytest.raises(ValueError, match=r"called 'libero': hilam_hf.envs.libero.declaration:LIBERO and .*Other"):
-        register_simulator(type("Other", (ToySimulator,), {"name": "libero"})())
+    for name in ("toy", "libero"):
+        with pytest.raises(ValueError, match=f"there is a simulator '{name}' already; choose another name"):
+            register_simulator(type("Other", (ToySimulator,), {"name": name})())
 
 
 def test_installed_simulator_is_found(install):
@@ -71,11 +68,23 @@ def test_installed_simulator_is_found(install):
 @pytest.mark.parametrize(
     ("points", "error", "named"),
     [
-        ([("libero", "other:SIM")], ValueError, "'libero': hilam_hf.envs.libero.declaration:LIBERO and other:SIM"),
-        ([("toy", "one:SIM"), ("toy", "two:SIM")], ValueError, "'toy': one:SIM and two:SIM; rename or uninstall one"),
-        ([("toy", "no_such_module:SIM")], ImportError, "toy: cannot import no_such_module:SIM .*uninstall the package"),
-        ([("toy", "tests.envs.toy_simulator:SIM")], ImportError, "toy: cannot import tests.envs.toy_simulator:SIM"),
-        ([("toys", "tests.envs.toy_simulator:TOY")], ImportError, "TOY is no `Simulator` of that name"),
+        (
+            [("libero", "other:SIM")],
+            ValueError,
+            r"'libero' is declared twice, by hilam_hf\S+:LIBERO \(hilam-hf\) and other",
+        ),
+        ([("toy", "one:SIM"), ("toy", "two:SIM")], ValueError, r"'toy' is declared twice, by one:SIM .* and two:SIM"),
+        ([("toy", "no_such_module:SIM")], ImportError, "'toy' cannot be loaded from no_such_module:SIM .*uninstall"),
+        (
+            [("toy", "tests.envs.toy_simulator:SIM")],
+            ImportError,
+            "'toy' cannot be loaded from tests.envs.toy_simulator:SIM",
+        ),
+        (
+            [("toys", "tests.envs.toy_simulator:TOY")],
+            ValueError,
+            "'toys': its entry point gives .* expected a Simulator",
+        ),
     ],
 )
 def test_faults_of_installed_simulators_are_named(install, points, error, named):
@@ -85,7 +94,7 @@ def test_faults_of_installed_simulators_are_named(install, points, error, named)
 
 
 def test_unknown_names_list_the_known_ones(toy):
-    with pytest.raises(ValueError, match="unknown simulator 'mars'; there are libero, metaworld, toy"):
+    with pytest.raises(ValueError, match="unknown simulator 'mars'; known: libero, metaworld, toy"):
         get_simulator("mars")
     with pytest.raises(ValueError, match=r"unknown protocol 'octo'; there are openvla, .*, metaworld, toy"):
         get_protocol("octo")

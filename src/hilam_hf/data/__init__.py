@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .corpora.info import CorpusInfo, dataset_card
     from .corpora.writer import CorpusWriter
     from .demonstrations.demonstration import Demonstration, DemonstrationFormat
-    from .demonstrations.formats import demonstration_formats, register_format
+    from .demonstrations.formats import demonstration_formats, register_format, unregister_format
     from .demonstrations.lerobot.reader import read_lerobot
     from .demonstrations.lerobot.writer import LeRobotWriter
     from .demonstrations.libero.reader import read_libero_demonstration, read_libero_hdf5
@@ -92,6 +92,7 @@ _MODULES = {
     "split_episodes": ".episodes",
     "unfold_skills": ".corpora.corpus",
     "unpack_boundaries": ".corpora.corpus",
+    "unregister_format": ".demonstrations.formats",
     "vectors_array": ".corpora.corpus",
     "write_latent_action_corpus": ".corpora.corpus",
     "write_skill_corpus": ".corpora.corpus",
@@ -150,6 +151,7 @@ __all__ = [
     "split_episodes",
     "unfold_skills",
     "unpack_boundaries",
+    "unregister_format",
     "vectors_array",
     "write_latent_action_corpus",
     "write_skill_corpus",

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import importlib
-from functools import cache
-from importlib.metadata import entry_points
-
+from ..plugins import PluginList
 from .contract import Simulator
 from .protocols import EvaluationProtocol
 
-ENTRY_POINTS = "hilam_hf.simulators"
-"""Group of the entry points by which other packages bring simulators: `name = "module:OBJECT"`, a `Simulator`."""
-
-_BUILT_IN = {
-    "libero": "hilam_hf.envs.libero.declaration:LIBERO",
-    "metaworld": "hilam_hf.envs.metaworld.declaration:METAWORLD",
-}
-_registered: dict[str, Simulator] = {}
+SIMULATORS: PluginList[Simulator] = PluginList(
+    "simulator",
+    "hilam_hf.simulators",
+    {
+        "libero": "hilam_hf.envs.libero.declaration:LIBERO",
+        "metaworld": "hilam_hf.envs.metaworld.declaration:METAWORLD",
+    },
+)
+"""The declarations of simulators; other packages bring theirs as entry points of this group."""
 
 
 def register_simulator(simulator: Simulator) -> None:
@@ -29,35 +27,37 @@ def register_simulator(simulator: Simulator) -> None:
         >>> register_simulator(MySimulator())  # doctest: +SKIP
         >>> evaluate(policy, "my-task", protocol="my-protocol")  # doctest: +SKIP
     """
-    there = _registered.get(simulator.name) or _places().get(simulator.name)
-    if there not in (None, simulator):
-        raise _clash(f"are called {simulator.name!r}", there, simulator)
-    _registered[simulator.name] = simulator
+    SIMULATORS.add(simulator.name, simulator)
 
 
 def unregister_simulator(name: str) -> None:
-    """Forget a simulator that `register_simulator` made known."""
-    _registered.pop(name, None)
+    """Forget a simulator that `register_simulator` made known.
+
+    Raises:
+        ValueError: No simulator of this name was made known so.
+    """
+    SIMULATORS.remove(name)
 
 
 def simulator_names() -> list[str]:
     """Return the names of all simulators, without importing any."""
-    return [*_places(), *_registered]
+    return list(SIMULATORS.names())
 
 
 def get_simulator(name: str) -> Simulator:
     """Return a simulator by its name.
 
     Raises:
-        ValueError: There is no such simulator, or two have the name.
+        ValueError: There is no such simulator, two have the name, or what is declared is no simulator of this name.
         ImportError: Its declaration cannot be imported.
     """
-    if name in _registered:
-        return _registered[name]
-    places = _places()
-    if name not in places:
-        raise ValueError(f"unknown simulator {name!r}; there are {', '.join(simulator_names())}")
-    return _load(name, places[name])
+    simulator = SIMULATORS.get(name)
+    if not isinstance(simulator, Simulator) or simulator.name != name:
+        raise ValueError(
+            f"simulator {name!r}: its entry point gives {simulator!r}, expected a Simulator with this name; correct "
+            "the entry point"
+        )
+    return simulator
 
 
 def protocol_names() -> list[str]:
@@ -78,38 +78,10 @@ def get_protocol(protocol: str | EvaluationProtocol) -> EvaluationProtocol:
     if not found:
         raise ValueError(f"unknown protocol {protocol!r}; there are {', '.join(protocol_names())}")
     if len(found) > 1:
-        raise _clash(f"bring a protocol {protocol!r}", *(one.simulator for one in found))
+        owners = " and ".join(one.simulator for one in found)
+        raise ValueError(f"two simulators bring a protocol {protocol!r}: {owners}; rename or uninstall one")
     return found[0]
 
 
 def _protocols() -> list[EvaluationProtocol]:
     return [protocol for name in simulator_names() for protocol in get_simulator(name).protocols]
-
-
-@cache
-def _places() -> dict[str, str]:
-    """Where the declarations are, by name: `module:OBJECT`."""
-    places = dict(_BUILT_IN)
-    for entry in entry_points(group=ENTRY_POINTS):
-        # The same line may be found twice, beside an editable installation.
-        if places.setdefault(entry.name, entry.value) != entry.value:
-            raise _clash(f"are called {entry.name!r}", places[entry.name], entry.value)
-    return places
-
-
-@cache
-def _load(name: str, place: str) -> Simulator:
-    module, _, attribute = place.partition(":")
-    try:
-        simulator = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError) as error:
-        raise ImportError(
-            f"simulator {name}: cannot import {place} ({error}); repair or uninstall the package that brings it"
-        ) from error
-    if not isinstance(simulator, Simulator) or simulator.name != name:
-        raise ImportError(f"simulator {name}: {place} is no `Simulator` of that name, got {simulator!r}")
-    return simulator
-
-
-def _clash(what: str, *sources: object) -> ValueError:
-    return ValueError(f"two simulators {what}: {' and '.join(map(str, sources))}; rename or uninstall one")

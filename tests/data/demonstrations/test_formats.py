@@ -1,29 +1,25 @@
 """A format that is not ours: made known in one line, then loaded, sampled and learnt from as any other."""
 
-from collections.abc import Iterator
-from dataclasses import replace
-from importlib.metadata import EntryPoint
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from hilam_hf.data import PolicyDataset, demonstration_formats, load_demonstrations, register_format
+from hilam_hf.data import PolicyDataset, demonstration_formats, load_demonstrations, register_format, unregister_format
 from hilam_hf.data.demonstrations import formats
 from hilam_hf.models.hierarchical import HierarchicalPolicy
 from hilam_hf.training.policy.train import FinetuningConfig, finetune_policy
 from tests.data.demonstrations import toy_format
 from tests.models.hierarchical.test_hierarchical import LATENT_DIM, SKILL_DIM, FakeLanguageEncoder, tiny_config
 from tests.numbered_videos import frame_numbers, numbered_frames
+from tests.test_plugins import add_package, looked_up_again
 
 
 @pytest.fixture(autouse=True)
-def known_formats(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def known_formats(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a test makes known is forgotten after it."""
-    monkeypatch.setattr(formats, "_FORMATS", dict(formats._FORMATS))
-    yield
-    formats._installed_formats.cache_clear()
+    monkeypatch.setattr(formats, "DEMONSTRATION_FORMATS", looked_up_again(formats.DEMONSTRATION_FORMATS))
 
 
 @pytest.fixture
@@ -69,16 +65,27 @@ def test_a_registered_format_is_learnt_from(recording: Path, tmp_path: Path) -> 
     assert action.select_action(observation).shape == (3,)
 
 
-def test_an_installed_package_makes_its_format_known(recording: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    point = EntryPoint("toy_npz", f"{toy_format.__name__}:FORMAT", formats.ENTRY_POINTS)
-    monkeypatch.setattr(formats, "entry_points", lambda group: [point] if group == formats.ENTRY_POINTS else [])
-    formats._installed_formats.cache_clear()
+def test_an_installed_package_makes_its_format_known(
+    recording: Path, tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site, group = tmp_path_factory.mktemp("site-packages"), formats.DEMONSTRATION_FORMATS.group
+    add_package(site, "npz_package", "", f"toy_npz = {toy_format.__name__}:FORMAT", group)
+    monkeypatch.syspath_prepend(site)
     assert list(demonstration_formats()) == ["hdf5", "videos", "lerobot", "toy_npz"]
     assert len(load_demonstrations(recording)) == 2
 
 
+def test_an_installed_package_gives_a_format_of_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    group = formats.DEMONSTRATION_FORMATS.group
+    add_package(tmp_path, "other_package", "", f"other = {toy_format.__name__}:FORMAT", group)
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(ValueError, match=r"format 'other': its entry point gives .* expected a DemonstrationFormat"):
+        demonstration_formats()
+
+
 def test_names_of_formats_are_different() -> None:
     register_format(toy_format.FORMAT)
-    register_format(toy_format.FORMAT)
-    with pytest.raises(ValueError, match="there is a format 'toy_npz' already"):
-        register_format(replace(toy_format.FORMAT, looks_like="something else"))
+    with pytest.raises(ValueError, match="there is a format of demonstrations 'toy_npz' already"):
+        register_format(toy_format.FORMAT)
+    unregister_format("toy_npz")
+    assert "toy_npz" not in demonstration_formats()

@@ -2,37 +2,51 @@
 
 from __future__ import annotations
 
-from functools import cache
-from importlib.metadata import entry_points
 from pathlib import Path
 
+from ...plugins import PluginList
 from .demonstration import Demonstration, DemonstrationFormat
-from .lerobot.reader import FORMAT as LEROBOT
-from .libero.reader import FORMAT as LIBERO_HDF5
-from .video_recording import FORMAT as VIDEO_RECORDING
 
-ENTRY_POINTS = "hilam_hf.demonstration_formats"
-"""Group of entry points, each of which gives a `DemonstrationFormat`."""
-
-# In this order: of a recording in two formats the first is read, and HDF5's pictures are exact.
-_FORMATS = {each.name: each for each in (LIBERO_HDF5, VIDEO_RECORDING, LEROBOT)}
+DEMONSTRATION_FORMATS: PluginList[DemonstrationFormat] = PluginList(
+    "format of demonstrations",
+    "hilam_hf.demonstration_formats",
+    # A path is shown to them in this order: of a recording in two formats the first is read, and HDF5's pictures are
+    # exact.
+    {
+        "hdf5": "hilam_hf.data.demonstrations.libero.reader:FORMAT",
+        "videos": "hilam_hf.data.demonstrations.video_recording:FORMAT",
+        "lerobot": "hilam_hf.data.demonstrations.lerobot.reader:FORMAT",
+    },
+)
+"""The formats; other packages bring theirs as entry points of this group."""
 
 
 def register_format(demonstration_format: DemonstrationFormat) -> None:
-    """Makes a format known to `load_demonstrations`, after those that are known already.
+    """Makes a format known to `load_demonstrations` in this process, after those that are known already.
 
     Raises:
         ValueError: Another one has its name.
     """
-    known = demonstration_formats().get(demonstration_format.name, demonstration_format)
-    if known is not demonstration_format:
-        raise ValueError(f"there is a format {demonstration_format.name!r} already: choose another name")
-    _FORMATS[demonstration_format.name] = demonstration_format
+    DEMONSTRATION_FORMATS.add(demonstration_format.name, demonstration_format)
+
+
+def unregister_format(name: str) -> None:
+    """Takes away what `register_format` made known.
+
+    Raises:
+        ValueError: No format of this name was made known so.
+    """
+    DEMONSTRATION_FORMATS.remove(name)
 
 
 def demonstration_formats() -> dict[str, DemonstrationFormat]:
-    """The known formats by name, in the order in which a path is shown to them."""
-    return _FORMATS | {name: each for name, each in _installed_formats().items() if name not in _FORMATS}
+    """The known formats by name, in the order in which a path is shown to them.
+
+    Raises:
+        ValueError: Two packages declare one name, or what one declares is no format of this name.
+        ImportError: One cannot be imported.
+    """
+    return {name: _get(name) for name in DEMONSTRATION_FORMATS.names()}
 
 
 def find_format(path: Path) -> DemonstrationFormat | None:
@@ -54,6 +68,11 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
     return found.read(path)
 
 
-@cache
-def _installed_formats() -> dict[str, DemonstrationFormat]:
-    return {point.name: point.load() for point in entry_points(group=ENTRY_POINTS)}
+def _get(name: str) -> DemonstrationFormat:
+    found = DEMONSTRATION_FORMATS.get(name)
+    if not isinstance(found, DemonstrationFormat) or found.name != name:
+        raise ValueError(
+            f"format {name!r}: its entry point gives {found!r}, expected a DemonstrationFormat with this name; correct "
+            "the entry point"
+        )
+    return found
