@@ -1,7 +1,7 @@
 """Make a small stand-in for InstructPix2Pix from the frames of a folder of videos, for UniSkill without a download.
 
     python examples/make_image_editor.py --videos clips --out editor
-    accelerate launch examples/train_lam.py --videos clips --kind uniskill --out lam --image-size 64 \
+    accelerate launch examples/train_lam.py clips --kind uniskill --out lam --image-size 64 \
         --model-option fdm.image_editor=editor --model-option idm.preset=light
 
 Trains an autoencoder on single frames and writes it as a folder of diffusers' form, with an untrained UNet and a noise

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import re
+import runpy
 import shutil
 import sys
 from pathlib import Path
@@ -19,6 +21,7 @@ from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoIn
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.video import VideoReader
 from hilam_hf.video.video_file import write_video
+from tests.cli.test_cli import run
 from tests.helpers import ROOT
 from tests.robot_recordings import demonstration, small_demonstration
 
@@ -32,6 +35,19 @@ def load(name: str) -> ModuleType:
     sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+def run_example(name: str, arguments: list[str]) -> int:
+    """Runs a script in this process and returns its exit code."""
+    argv = sys.argv
+    sys.argv = [f"{name}.py", *arguments]
+    try:
+        runpy.run_path(str(ROOT / "examples" / f"{name}.py"), run_name="__main__")
+    except SystemExit as end:
+        return int(end.code or 0)
+    finally:
+        sys.argv = argv
+    return 0
 
 
 @pytest.fixture(scope="module")
@@ -127,17 +143,16 @@ def lam_arguments(videos: Path, out: Path, *more: str, steps: int = 4) -> list[s
     options = [part for option in tiny for part in ("--model-option", option)]
     # Training options stand between the others, as they may.
     training = [f"max_steps={steps}", "batch_size=4", "warmup_steps=1", "log_every=1", "ema_decay=0.5", "save_every=2"]
-    return ["--videos", str(videos), *training, "--out", str(out), "--image-size", str(SIZE), *options, *more]
+    return [str(videos), *training, "--out", str(out), "--image-size", str(SIZE), *options, *more]
 
 
 def test_train_lam_trains_validates_and_resumes(
     videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    example = load("train_lam")
     config = tmp_path / "training.yaml"
     config.write_text("learning_rate: 3e-4\nvalidate_every: 2\n")
     validating = ["--config", str(config), "--held-out", "0.25"]
-    example.main(lam_arguments(videos, tmp_path / "lam", *validating))
+    assert run_example("train_lam", lam_arguments(videos, tmp_path / "lam", *validating)) == 0
     assert f"uniskill-light model in {tmp_path / 'lam'}" in capsys.readouterr().out
     idm = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
     fdm = AutoForwardDynamicsModel.from_pretrained(tmp_path / "lam" / "fdm")
@@ -151,7 +166,7 @@ def test_train_lam_trains_validates_and_resumes(
 
     shutil.rmtree(tmp_path / "lam" / "checkpoint-4")
     shutil.rmtree(tmp_path / "lam" / "idm")
-    example.main(lam_arguments(videos, tmp_path / "lam", "--resume", *validating))
+    assert run_example("train_lam", lam_arguments(videos, tmp_path / "lam", "--resume", *validating)) == 0
     again = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
     for left, right in zip(idm.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
@@ -169,9 +184,11 @@ def test_train_lam_trains_validates_and_resumes(
         (["--held-out", "1"], "held_out_fraction: got 1"),
     ],
 )
-def test_train_lam_names_what_is_wrong(videos: Path, tmp_path: Path, more: list[str], message: str) -> None:
-    with pytest.raises(ValueError, match=message):
-        load("train_lam").main(lam_arguments(videos, tmp_path, *more))
+def test_train_lam_names_what_is_wrong(
+    videos: Path, tmp_path: Path, more: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run_example("train_lam", lam_arguments(videos, tmp_path, *more)) == 1
+    assert re.search(message, capsys.readouterr().err)
     assert not (tmp_path / "history.json").exists()
 
 
@@ -189,7 +206,20 @@ def test_an_image_editor_made_from_videos_is_one_that_uniskill_starts_from(video
     options.append(f"fdm.image_editor={tmp_path / 'editor'}")
     chosen = [part for option in options for part in ("--model-option", option)]
     out, kind = ["--out", str(tmp_path / "lam")], ["--kind", "uniskill", "--image-size", str(SIZE)]
-    load("train_lam").main(["--videos", str(videos), *kind, *chosen, *out, *steps])
+    assert run_example("train_lam", [str(videos), *kind, *chosen, *out, *steps]) == 0
     fdm = UniSkillFDM.from_pretrained(tmp_path / "lam" / "fdm")
     torch.testing.assert_close(dict(fdm.vae.named_parameters()), dict(editor.named_parameters()))
     assert fdm.config.image_size == SIZE
+
+
+@pytest.mark.parametrize(("example", "command"), [("train_lam", "lam"), ("finetune_libero", "finetune")])
+def test_an_example_has_the_options_of_its_command(
+    example: str, command: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def options(shown: str) -> set[str]:
+        return set(re.findall(r"--[a-z][a-z-]+", shown)) - {"--install-completion", "--show-completion"}
+
+    assert run_example(example, ["--help"]) == 0
+    of_example = options(capsys.readouterr().out)
+    assert run("train", command, "--help") == 0
+    assert of_example == options(capsys.readouterr().out) and "--out" in of_example

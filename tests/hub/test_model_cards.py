@@ -58,7 +58,7 @@ VALUES = {
     "description": "Trained on robots.",
     "data": "339 clips.",
     "stride": "0.6 s",
-    "command": "accelerate launch examples/train_lam.py --videos clips",
+    "command": "accelerate launch examples/train_lam.py clips",
     "limits": "No collapse was found.",
 }
 

@@ -3,6 +3,7 @@
 import logging
 import os
 import sys
+from collections.abc import Callable
 
 import typer
 from huggingface_hub.errors import StrictDataclassError
@@ -33,10 +34,22 @@ train_app.command("finetune")(training.finetune_command)
 
 
 def main() -> None:
-    """Entry point: user errors end in one line and a non-zero exit code; HILAM_DEBUG=1 shows the traceback instead."""
+    """Entry point of `hilam`."""
+    _run(app)
+
+
+def run(command: Callable[..., None]) -> None:
+    """Runs one command alone, as the scripts in `examples` do: the same function with the same options."""
+    alone = typer.Typer(rich_markup_mode="rich", pretty_exceptions_enable=False)
+    alone.command()(command)
+    _run(alone)
+
+
+def _run(application: typer.Typer) -> None:
+    """User errors end in one line and a non-zero exit code; HILAM_DEBUG=1 shows the traceback instead."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        app()
+        application()
     except (ValueError, OSError, ImportError, StrictDataclassError) as error:
         if os.environ.get("HILAM_DEBUG"):
             raise

@@ -48,6 +48,13 @@ def seeded(seed: int) -> Iterator[None]:
         yield
 
 
+def tell(line: str) -> None:
+    """Prints a line, once for all processes of a launch."""
+    from ..training.processes import process_state
+
+    process_state().print(line)
+
+
 def list_rejected(rejected: list[Any]) -> None:
     for video in rejected:
         print(f"set aside {video.path}: {video.reason}", file=sys.stderr)

@@ -1,37 +1,19 @@
 """Commands that need a simulator: recording scripted experts, evaluating policies."""
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from ..envs.protocols import EvaluationProtocol
-from ..envs.registry import get_protocol, get_simulator
 from .options import Device, Out, load_model, split
+from .protocols import ProtocolName, SimulatorName, Suite, choose_protocol, choose_tasks, parse_numbers, with_cameras
 
-SimulatorName = Annotated[
-    str | None,
-    typer.Option(
-        help="metaworld, libero, or an installed one; otherwise the protocol's, or LIBERO with --suite and Meta-World "
-        "without."
-    ),
-]
-Suite = Annotated[
-    str | None, typer.Option(help="LIBERO suite: spatial, object, goal, 10 (long) or 90. Without one, Meta-World.")
-]
 Tasks = Annotated[
     str | None,
     typer.Option(help="Comma-separated tasks: numbers with --suite, otherwise names, of Meta-World three by default."),
 ]
 InitialStates = Annotated[
     str | None, typer.Option("--init-states", help="Numbers of LIBERO's initial states, such as 0-49 or 0,3,7.")
-]
-ProtocolName = Annotated[
-    str | None,
-    typer.Option(
-        help="openvla (LIBERO's default), lerobot, libero, baku, metaworld (its default), or an installed simulator's."
-    ),
 ]
 Camera = Annotated[
     str | None, typer.Option(help="Comma-separated cameras; otherwise the protocol's, of Meta-World 'workspace'.")
@@ -88,13 +70,13 @@ def record(
     """
     from .. import recording
 
-    chosen = _protocol(simulator, suite, protocol, camera)
+    chosen = with_cameras(choose_protocol(simulator, suite, protocol), camera)
     how: dict[str, Any] = {"noise": noise, "action_labels": action_labels}
     print(
         recording.record(
             out,
             chosen.simulator,
-            _tasks(chosen, tasks, suite),
+            choose_tasks(chosen, tasks, suite),
             episodes,
             protocol=chosen,
             suite=suite,
@@ -165,7 +147,7 @@ def evaluate(
         return
     if policy is None or out is None:
         raise ValueError("an evaluation needs --policy and --out; to compare two, give --compare A B")
-    chosen = _protocol(simulator, suite, protocol, camera).with_options(
+    chosen = with_cameras(choose_protocol(simulator, suite, protocol), camera).with_options(
         image_size=image_size,
         image_transform=image_transform,
         max_steps=None if max_steps is None else {"": max_steps},
@@ -173,7 +155,7 @@ def evaluate(
     )
     result = evaluation.evaluate(
         _actor(policy, device),
-        _tasks(chosen, tasks, suite),
+        choose_tasks(chosen, tasks, suite),
         protocol=chosen,
         suite=suite,
         episodes=episodes if initial_states is None else parse_numbers(initial_states, "--init-states"),
@@ -195,45 +177,6 @@ def evaluate(
     memory = max((size for size in run["worker_memory_bytes"] if size is not None), default=0) / 2**20
     rate = run["environment_steps_per_second"]
     print(f"{rate} environment steps/s, {memory:.0f} MiB an environment, faults of the simulator: {len(result.faults)}")
-
-
-def parse_numbers(text: str, option: str) -> list[int]:
-    """Read numbers and ranges, such as `0-4,7`.
-
-    Args:
-        text: The numbers, comma-separated; `a-b` includes both.
-        option: What they were given for, named in errors.
-
-    Raises:
-        ValueError: It is something else, or names nothing.
-    """
-    numbers: list[int] = []
-    for part in split(text):
-        first, separator, last = part.partition("-")
-        if not first.isdecimal() or (separator and not last.isdecimal()):
-            raise ValueError(f"{option}: got {part!r}, expected numbers and ranges such as 0-4,7")
-        numbers.extend(range(int(first), int(last or first) + 1))
-    if not numbers:
-        raise ValueError(f"{option}: got {text!r}, which names no number")
-    return numbers
-
-
-def _protocol(simulator: str | None, suite: str | None, protocol: str | None, camera: str | None) -> EvaluationProtocol:
-    """The protocol that is named, or the default one of the simulator that is, with the cameras that are."""
-    if simulator is None:
-        usual = "metaworld" if suite is None else "libero"
-        chosen = get_simulator(usual).protocol() if protocol is None else get_protocol(protocol)
-    else:
-        chosen = get_simulator(simulator).protocol(protocol)
-    cameras = get_simulator(chosen.simulator).default_cameras if camera is None else tuple(split(camera))
-    return chosen.with_options(cameras=cameras)
-
-
-def _tasks(protocol: EvaluationProtocol, tasks: str | None, suite: str | None) -> Sequence[str | int] | None:
-    """The tasks that are named, or where neither they nor a suite are, the simulator's usual ones."""
-    if tasks is None:
-        return None if suite is not None else get_simulator(protocol.simulator).default_tasks or None
-    return split(tasks) if suite is None else parse_numbers(tasks, "--tasks")
 
 
 def _actor(policy: str, device: str) -> Any:

@@ -1,4 +1,4 @@
-"""Commands that train one stage on its own."""
+"""Commands that train one stage on its own; the scripts in `examples` are the same functions, for many devices."""
 
 from pathlib import Path
 from typing import Annotated
@@ -6,7 +6,8 @@ from typing import Annotated
 import typer
 
 from ..plugins import DEFAULT_LATENT_ACTION_KIND, LATENT_ACTION_KINDS
-from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split
+from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split, tell
+from .protocols import SimulatorName, Suite, choose_protocol, parse_tasks
 
 
 def train_lam_command(
@@ -55,7 +56,7 @@ def train_lam_command(
         corpus=corpus,
         resume=resume,
     )
-    print(f"{kind} model in {out}")
+    tell(f"{kind} model in {out}")
 
 
 def train_hilam_command(
@@ -105,7 +106,7 @@ def train_hilam_command(
     train_hilam(
         model, rows, info, options, output_dir=out, forward_dynamics=forward_dynamics, frames=frames, resume=resume
     )
-    print(f"model in {out}/hilam")
+    tell(f"model in {out}/hilam")
 
 
 def train_policy_command(
@@ -138,18 +139,26 @@ def train_policy_command(
     rows, folder = load_corpus(corpus), scan_videos(videos)
     dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, info=info, camera=camera)
     pretrain_policy(policy, dataset, options, output_dir=out, resume=resume)
-    print(f"policy in {out}/policy")
+    tell(f"policy in {out}/policy")
 
 
 def finetune_command(
-    policy: Annotated[str, typer.Argument(help="Pretrained policy: Hub id or folder.")],
+    policy: Annotated[str, typer.Option(help="Pretrained policy: Hub id or folder.")],
     demonstrations: Annotated[
         str, typer.Option(help="Folder that `hilam record` wrote, LIBERO's HDF5 files, or a LeRobot dataset of LIBERO.")
     ],
     out: Out,
     overrides: Overrides = None,
     config: ConfigFile = None,
-    tasks: Annotated[str | None, typer.Option(help="Comma-separated tasks; all that were recorded by default.")] = None,
+    simulator: SimulatorName = None,
+    suite: Suite = None,
+    tasks: Annotated[
+        str | None, typer.Option(help="Comma-separated tasks: numbers with --suite, otherwise names; all by default.")
+    ] = None,
+    protocol: Annotated[
+        str | None,
+        typer.Option(help="Protocol of the evaluation to come: pictures and agent_pos are made as it has them."),
+    ] = None,
     per_task: Annotated[int | None, typer.Option(help="Demonstrations of each task; all by default.")] = None,
     chunk_size: Annotated[int, typer.Option(help="Actions predicted at a time.")] = 10,
     cameras: Annotated[
@@ -160,30 +169,37 @@ def finetune_command(
     ] = None,
     image_transform: Annotated[
         str | None,
-        typer.Option(help="How pictures lie, as in the protocol: rotate_180 (LIBERO's usual), flip_vertical, none."),
+        typer.Option(help="How pictures lie: rotate_180 (LIBERO's usual), flip_vertical, none; as in the protocol."),
     ] = None,
     proprioception: Annotated[
         str | None,
         typer.Option(
-            help="Layout of agent_pos, of LIBERO ee_axis_angle_gripper (its usual one), joints_gripper, gripper_joints."
+            help="Layout of agent_pos, of LIBERO ee_axis_angle_gripper (its usual one), joints_gripper, "
+            "gripper_joints; as in the protocol."
         ),
     ] = None,
     resume: Resume = False,
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
 
-    [bold]Example:[/bold] hilam train finetune pretrained/policy --demonstrations recordings --out finetuned method=lora
+    [bold]Example:[/bold] hilam train finetune --policy pretrained/policy --demonstrations recordings --out finetuned
+
+    [bold]Example:[/bold] hilam train finetune --policy org/policy --demonstrations recordings --suite goal --tasks 0-3
+    --protocol openvla --out finetuned max_steps=5000 method=lora
     """
     from ..training import load_config
     from ..training.policy.runs import finetune_on_demonstrations, parse_renames
     from ..training.policy.train import FinetuningConfig
 
+    named = any(name is not None for name in (simulator, suite, protocol))
     finetune_on_demonstrations(
         policy,
         demonstrations,
         load_config(FinetuningConfig, config, overrides or ()),
         output_dir=out,
-        tasks=split(tasks) if tasks is not None else None,
+        protocol=choose_protocol(simulator, suite, protocol) if named else None,
+        suite=suite,
+        tasks=parse_tasks(tasks, suite),
         per_task=per_task,
         chunk_size=chunk_size,
         cameras=split(cameras) if cameras is not None else None,
@@ -192,4 +208,4 @@ def finetune_command(
         proprioception=proprioception,
         resume=resume,
     )
-    print(f"policy in {out}/policy")
+    tell(f"policy in {out}/policy")

@@ -175,9 +175,13 @@ class Simulator(ABC):
         """Return what `recording.json` holds of the protocol among the settings that a recording keeps."""
         return {"protocol": protocol.to_dict()}
 
+    def recorded_task(self, task: str) -> str:
+        """Return what recordings call a task, in letters, digits, "-" and "_"."""
+        return task
+
     def episode_id(self, spec: EpisodeSpec) -> str:
-        """Return the name of a recorded episode in its files: `<task>/<name>`."""
-        return f"{spec.task}/episode_{spec.index:05d}"
+        """Return the name of a recorded episode in its files: `<recorded task>/<name>`."""
+        return f"{self.recorded_task(spec.task)}/episode_{spec.index:05d}"
 
     def task_names(self, tasks: str | Sequence[str | int] | None, suite: str | None = None) -> list[str]:
         """Return the full names of tasks, each once, in their order.

@@ -12,7 +12,7 @@ from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolic
 from hilam_hf.training.policy.runs import finetune_on_demonstrations, parse_renames
 from hilam_hf.training.policy.train import FinetuningConfig
 from tests.robot_recordings import demonstration, small_demonstration
-from tests.test_examples import load
+from tests.test_examples import run_example
 
 TASK = "put_the_bowl_on_the_stove"  # libero_goal/1
 TRUNK = {
@@ -132,15 +132,19 @@ def test_a_folder_that_is_not_there_is_named(policies: Path, tmp_path: Path, mon
 
 @pytest.mark.sim
 def test_the_example_takes_a_suites_tasks_and_a_protocols_choices(
-    policies: Path, recording: Path, tmp_path: Path
+    policies: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--policy", str(policies / "agentview"), "--demonstrations", str(recording), "--suite", "goal"]
     arguments += ["--tasks", "1", "--protocol", "baku", "--out", str(tmp_path), "max_steps=1", "batch_size=2"]
-    example = load("finetune_libero")
-    example.main(arguments)
+    assert run_example("finetune_libero", arguments) == 0
     told = HierarchicalPolicy.from_pretrained(tmp_path / "policy").config.training_data
     assert told is not None and told["tasks"] == [TASK]
     assert (told["image_transform"], told["proprioception"]) == ("flip_vertical", "joints_gripper")
     arguments[arguments.index("--tasks") + 1] = "0"
-    with pytest.raises(ValueError, match="open_the_middle_drawer_of_the_cabinet"):
-        example.main(arguments)
+    assert run_example("finetune_libero", arguments) == 1
+    assert "open_the_middle_drawer_of_the_cabinet" in capsys.readouterr().err
+
+
+def test_a_suite_needs_the_protocol_that_says_whose_it_is(policies: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="suite 'goal': give the protocol, too"):
+        finetune_on_demonstrations(str(policies / "front"), tmp_path, OPTIONS, output_dir=tmp_path, suite="goal")

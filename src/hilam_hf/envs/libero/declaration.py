@@ -70,8 +70,11 @@ class Libero(Simulator):
         if not 0 <= options["speed_variation"] < 1:
             raise ValueError(f"speed_variation must be at least 0 and below 1, got {options['speed_variation']}")
 
+    def recorded_task(self, task: str) -> str:
+        return parse_task(task).name
+
     def episode_id(self, spec: EpisodeSpec) -> str:
-        return episode_id(parse_task(spec.task).name, spec.seed, spec.initial_state)
+        return episode_id(self.recorded_task(spec.task), spec.seed, spec.initial_state)
 
 
 LIBERO = Libero()

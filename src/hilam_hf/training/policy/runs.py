@@ -7,6 +7,8 @@ from typing import Any
 
 from ...data.demonstrations.loader import Demonstrations, load_demonstrations
 from ...data.samples.policy import PolicyDataset
+from ...envs.protocols import EvaluationProtocol
+from ...envs.registry import get_protocol, get_simulator
 from ...models.hierarchical import HierarchicalPolicy
 from ...video.orientation import ImageTransform
 from ..loop import TrainingResult
@@ -22,7 +24,9 @@ def finetune_on_demonstrations(
     config: FinetuningConfig,
     *,
     output_dir: str | Path,
-    tasks: Sequence[str] | None = None,
+    protocol: str | EvaluationProtocol | None = None,
+    suite: str | None = None,
+    tasks: Sequence[str | int] | None = None,
     per_task: int | None = None,
     chunk_size: int = 10,
     cameras: Sequence[str] | None = None,
@@ -39,14 +43,16 @@ def finetune_on_demonstrations(
             files, or a LeRobot dataset of LIBERO (folder or Hub id).
         config: Training options.
         output_dir: Folder for checkpoints, history and the trained policy, whose config tells of the demonstrations.
-        tasks: Tasks to learn; None for all of the demonstrations.
+        protocol: Protocol under which the policy will be evaluated: it decides how pictures lie and what `agent_pos` is
+            made of. None for the robot's usual ways.
+        suite: A suite of the protocol's simulator: all its tasks are learnt, or those whose numbers `tasks` gives.
+        tasks: Tasks to learn, by name or instruction; None for all of the demonstrations.
         per_task: Demonstrations of each task; None for all.
         chunk_size: Q, actions predicted at a time.
         cameras: Cameras that π^l sees, the pretrained one first; None for all of the robot's.
         rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
-        image_transform: How pictures shall lie, which must be that of the evaluation's protocol; None for the robot's
-            usual way.
-        proprioception: What `agent_pos` is made of, likewise.
+        image_transform: How pictures shall lie, where that is not the protocol's choice.
+        proprioception: What `agent_pos` is made of, where that is not the protocol's choice.
         resume: Continue from the latest checkpoint in `output_dir`.
 
     Raises:
@@ -54,10 +60,15 @@ def finetune_on_demonstrations(
         ValueError: A task, camera or option is not valid, or a file is damaged.
         OSError: The policy or a dataset can't be had, or the disk is full.
     """
+    if protocol is not None:
+        protocol = get_protocol(protocol)
+        image_transform = image_transform or protocol.image_transform
+        proprioception = proprioception or protocol.proprioception
+    names = tasks if suite is None else _tasks_of_suite(protocol, suite, tasks)
     actor = HierarchicalPolicy.from_pretrained(policy)
     recording = load_demonstrations(
         _local_folder(demonstrations),
-        tasks=tasks,
+        tasks=None if names is None else [str(name) for name in names],
         max_per_task=per_task,
         cameras=cameras,
         image_transform=image_transform,
@@ -69,6 +80,14 @@ def finetune_on_demonstrations(
     _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
     actor.config.training_data = _record(recording)
     return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
+
+
+def _tasks_of_suite(protocol: EvaluationProtocol | None, suite: str, numbers: Sequence[str | int] | None) -> list[str]:
+    """What recordings call the tasks of a suite."""
+    if protocol is None:
+        raise ValueError(f"suite {suite!r}: give the protocol, too, which says of which simulator")
+    simulator = get_simulator(protocol.simulator)
+    return [simulator.recorded_task(task) for task in simulator.task_names(numbers, suite)]
 
 
 def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int, renames: dict[str, str]) -> None:
