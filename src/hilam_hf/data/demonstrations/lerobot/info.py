@@ -16,7 +16,7 @@ import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from .libero import LeRobotLayout
+from .layout import LeRobotLayout
 
 VERSION = "v3.0"
 INFO_FILE = "meta/info.json"

@@ -1,52 +1,9 @@
-"""How LeRobot datasets of LIBERO call and lay out their columns: LeRobot's own, and other published copies."""
+"""The columns of LeRobot datasets of LIBERO: LeRobot's own, and other published copies."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
-
 from ....libero_conventions import PANDA
-from ....robots import RobotDescription
-from ....video.orientation import ImageTransform
-
-
-@dataclass(frozen=True, kw_only=True)
-class StateColumn:
-    """A column of proprioception.
-
-    Attributes:
-        keys: Names of the column in published datasets; the first is written.
-        parts: Parts of the robot's proprioception, in the column's order.
-        names: What each number is called.
-    """
-
-    keys: tuple[str, ...]
-    parts: tuple[str, ...]
-    names: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class LeRobotLayout:
-    """The columns of a robot's datasets.
-
-    Attributes:
-        robot: The robot.
-        cameras: Names of each camera's pictures in published datasets; the first is written.
-        action_keys: Names of the column of actions; the first is written.
-        states: Columns of proprioception.
-        image_transform: How pictures lie where a dataset does not say, and in those that are written here.
-    """
-
-    robot: RobotDescription
-    cameras: Mapping[str, tuple[str, ...]]
-    action_keys: tuple[str, ...]
-    states: tuple[StateColumn, ...]
-    image_transform: ImageTransform
-
-    def width(self, state: StateColumn) -> int:
-        """Numbers in a column of proprioception."""
-        return sum(self.robot.proprioception[part] for part in state.parts)
-
+from .layout import LeRobotLayout, StateColumn
 
 LIBERO = LeRobotLayout(
     robot=PANDA,

@@ -26,7 +26,8 @@ from ....recorded import check_phases, check_vectors
 from ..demonstration import Demonstration, DemonstrationFormat
 from ..video_frames import CameraFrames, VideoFrames
 from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
-from .libero import LIBERO, LeRobotLayout, StateColumn
+from .layout import LeRobotLayout, StateColumn
+from .libero import LIBERO
 from .writer import LeRobotWriter
 
 

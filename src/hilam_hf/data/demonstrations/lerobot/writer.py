@@ -50,7 +50,8 @@ from .info import (
     read_info,
     vector_statistics,
 )
-from .libero import LIBERO, LeRobotLayout
+from .layout import LeRobotLayout
+from .libero import LIBERO
 
 
 class LeRobotWriter:
