@@ -108,7 +108,7 @@ def test_codes_from_videos_to_skills(tmp_path: Path, make_video: MakeVideo, caps
         ([*EVAL_LIBERO, "--suite", "goal", "--init-states", "0-x", "--out", "{out}"], "--init-states: got '0-x'"),
         ([*EVAL_LIBERO, "--suite", "goal", "--init-states", "50", "--out", "{out}"], "initial states 0 to 49, got 50"),
         ([*EVAL_LIBERO, "--suite", "goal", "--protocol", "octo", "--out", "{out}"], "unknown protocol 'octo'"),
-        ([*EVAL_LIBERO, "--suite", "goal", "--assets", "{empty}", "--out", "{out}"], "wall.xml missing; give a folder"),
+        ([*EVAL_LIBERO, "--suite", "goal", "--assets", "{empty}", "--out", "{out}"], "wall.xml missing; install them"),
         ([*EVAL_LIBERO], "needs --policy and --out"),
         (["eval", "--compare", "{missing}", "{empty}"], "no such file; expected the results of `hilam eval --out`"),
         (["eval", "--compare", "{missing}", "{empty}", "--out", "{out}"], "leave out --policy and --out"),
