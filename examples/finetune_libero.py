@@ -7,8 +7,8 @@
 
 This is `hilam train finetune`, whose `--help` lists the options, on as many devices as accelerate is told of.
 Demonstrations are those of `hilam record`, LIBERO's official HDF5 files, or a LeRobot dataset (folder or Hub id).
-Training options come as KEY=VALUE, or from a YAML file with `--config`; see `FinetuningConfig`. The protocol decides how
-pictures lie and what proprioception is made of, for training as in evaluation.
+Training options come as KEY=VALUE, or from a YAML file with `--config` (see `FinetuningConfig`). The protocol decides
+how pictures lie and what proprioception is made of, for training as in evaluation.
 """
 
 from hilam_hf.cli import run
