@@ -115,7 +115,7 @@ def test_codes_from_videos_to_skills(tmp_path: Path, make_video: MakeVideo, caps
         (["record", "--suite", "goal", "--format", "zarr", "--out", "{out}"], "formats: got ['zarr']"),
         (["record", "--protocol", "openvla", "--out", "{out}"], "expected at least one task, or a suite"),
         (["record", "--init-states", "0-3", "--out", "{out}"], "Meta-World draws initial states by seeds"),
-        (["record", "--simulator", "mars", "--out", "{out}"], "unknown simulator 'mars'; there are libero, metaworld"),
+        (["record", "--simulator", "mars", "--out", "{out}"], "unknown simulator 'mars'; known: libero, metaworld"),
         (["record", "--simulator", "metaworld", "--suite", "goal", "--out", "{out}"], "Meta-World has tasks alone"),
         (["record", "--camera", "corner9", "--out", "{out}"], "expected one or several different of corner, corner2"),
         (["demo", "--tasks", "no-such-task", "--out", "{out}"], "no-such-task"),

@@ -56,7 +56,8 @@ def test_a_policy_learns_and_acts_in_it(tmp_path):
     options = FinetuningConfig(max_steps=2, batch_size=2)
     finetune_on_demonstrations(str(pretrained), recording, options, output_dir=tmp_path / "tuned", chunk_size=3)
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "tuned" / "policy").eval()
-    assert (policy.acting_spec.action_dim, policy.agent_pos_dim, policy.cameras) == (2, 3, ("above",))
+    spec = policy.acting_spec
+    assert (spec.action_dim, spec.agent_pos_dim, spec.cameras) == (2, 3, ("above",))
     out = tmp_path / "results"
     result = evaluate(policy, ["left", "right"], protocol="toy", episodes=1, out_dir=out, progress=False)
     assert [(episode.task, episode.instruction) for episode in result.episodes] == [
