@@ -1,5 +1,6 @@
 """Plug-ins of this package and of others, which stand here as folders with an entry point."""
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -20,9 +21,16 @@ def add_package(root: Path, package: str, code: str, entry_points: str, group: s
     (metadata / "entry_points.txt").write_text(f"[{group}]\n{entry_points}\n")
 
 
+@dataclass(frozen=True)
+class Named:
+    name: str
+
+
 def looked_up_again(plugins: PluginList[T]) -> PluginList[T]:
     """The list without what was added in this process, which has not yet looked for packages."""
-    return PluginList(plugins.sort, plugins.group, {entry.name: entry.value for entry in plugins._built_in})
+    return PluginList(
+        plugins.sort, plugins.group, {entry.name: entry.value for entry in plugins._built_in}, plugins.expected
+    )
 
 
 @pytest.fixture
@@ -92,3 +100,22 @@ def test_a_name_is_added_once_and_removed() -> None:
         plugins.get("two")
     with pytest.raises(ValueError, match="no number 'pi' was added"):
         plugins.remove("pi")
+
+
+def test_a_plug_in_is_what_it_is_expected_to_be_and_has_its_name(root: Path) -> None:
+    code = "from tests.test_plugins import Named\nONE, TWO, NUMBER = Named('one'), Named('two'), 3"
+    lines = "\n".join(
+        f"{name} = named_package:{part}" for name, part in (("one", "ONE"), ("two", "ONE"), ("six", "NUMBER"))
+    )
+    add_package(root, "named_package", code, lines)
+    plugins: PluginList[Named] = PluginList("thing", GROUP, {}, expected="tests.test_plugins:Named")
+    assert plugins.get("one") == Named("one")
+    message = (
+        r"thing 'two': named_package:ONE \(named_package\) is Named\(name='one'\), expected a Named with this name"
+    )
+    with pytest.raises(ValueError, match=message):
+        plugins.get("two")
+    with pytest.raises(ValueError, match=r"thing 'six': .* is 3, expected a Named with this name; correct"):
+        plugins.get("six")
+    with pytest.raises(ValueError, match=r"thing 'ten': got 10, expected a Named"):
+        plugins.add("ten", 10)  # type: ignore[arg-type]

@@ -4,11 +4,11 @@ Turns action-free video into latent actions, latent actions into variable-length
 policies (HiLAM, Kim, Pinto and Kim 2026). The public names below are imported when first used.
 """
 
-import importlib
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ._auto_registration import register_with_libraries
+from .lazy import import_when_used
 
 # For type checkers and editors, which do not see names that are imported when used.
 if TYPE_CHECKING:
@@ -90,14 +90,7 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module 'hilam_hf' has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = import_when_used(__name__, _MODULES)
 
 
 register_with_libraries()

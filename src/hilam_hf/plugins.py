@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from .hints import did_you_mean
 
@@ -22,6 +22,7 @@ class PluginList(Generic[T]):
         sort: What they are, for errors: "kind of latent action model".
         group: Entry point group in which other packages add theirs, as `NAME = "package.module:OBJECT"`.
         built_in: Those of this package: `"module:OBJECT"` by name.
+        expected: `"module:Class"` of what they all are, with the plug-in's name as its `name`; None for anything.
 
     Example:
         >>> numbers = PluginList("number", "my_package.numbers", {"pi": "math:pi"})
@@ -29,9 +30,10 @@ class PluginList(Generic[T]):
         (('pi',), 3.141592653589793)
     """
 
-    def __init__(self, sort: str, group: str, built_in: Mapping[str, str]) -> None:
+    def __init__(self, sort: str, group: str, built_in: Mapping[str, str], expected: str | None = None) -> None:
         self.sort = sort
         self.group = group
+        self.expected = expected
         self._built_in = [EntryPoint(name, value, group) for name, value in built_in.items()]
         self._added: dict[str, T] = {}
 
@@ -58,7 +60,8 @@ class PluginList(Generic[T]):
         """Imports a plug-in.
 
         Raises:
-            ValueError: If the name is unknown (naming the nearest one), or two packages give it to different plug-ins.
+            ValueError: If the name is unknown (naming the nearest one), two packages give it to different plug-ins, or
+                what one gives is no such plug-in of this name.
             ImportError: If it can't be imported, naming its entry point and package.
         """
         if name in self._added:
@@ -69,9 +72,19 @@ class PluginList(Generic[T]):
         if len(entries) > 1:
             described = " and ".join(map(_describe, entries))
             raise ValueError(f"{self.sort} {name!r} is declared twice, by {described}; uninstall one of them")
-        return self._load(entries[0])
+        return self._checked(name, self._load(entries[0]), f"{_describe(entries[0])} is")
 
-    def _load(self, entry: EntryPoint) -> T:
+    def _checked(self, name: str, plugin: Any, where: str) -> T:
+        if self.expected is not None:
+            expected = EntryPoint(name, self.expected, self.group).load()
+            if not isinstance(plugin, expected) or plugin.name != name:
+                raise ValueError(
+                    f"{self.sort} {name!r}: {where} {plugin!r}, expected a {expected.__name__} with this name; correct "
+                    "the one or the other"
+                )
+        return plugin
+
+    def _load(self, entry: EntryPoint) -> Any:
         try:
             return entry.load()
         except Exception as error:  # whatever the import of another package ends in
@@ -84,11 +97,11 @@ class PluginList(Generic[T]):
         """Adds a plug-in for this process.
 
         Raises:
-            ValueError: If the name is taken.
+            ValueError: If the name is taken, or this is no such plug-in of this name.
         """
         if name in self.names():
             raise ValueError(f"there is a {self.sort} {name!r} already; choose another name, or remove that one first")
-        self._added[name] = plugin
+        self._added[name] = self._checked(name, plugin, "got")
 
     def remove(self, name: str) -> None:
         """Takes away what `add` added.
@@ -115,6 +128,7 @@ LATENT_ACTION_KINDS: PluginList = PluginList(
         "lapa": "hilam_hf.models.lapa.kind_lapa:LAPA",
         "feature-difference": "hilam_hf.models.feature_difference.kind_feature_difference:FEATURE_DIFFERENCE",
     },
+    expected="hilam_hf.models.latent_actions.kinds:LatentActionKind",
 )
 """Kinds of latent action models; see `hilam_hf.models.latent_actions.kinds`."""
 

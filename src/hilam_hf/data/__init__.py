@@ -5,8 +5,9 @@ Names are imported when they are used.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import import_when_used
 
 if TYPE_CHECKING:
     from ..recorded import DemonstrationWriter, RecordedDemonstration, episode_id
@@ -42,62 +43,62 @@ if TYPE_CHECKING:
     from .samples.policy import PolicyDataset, PolicyEpisode
 
 _MODULES = {
-    "CorpusInfo": ".corpora.info",
-    "CorpusStatistics": ".corpora.corpus",
-    "CorpusWriter": ".corpora.writer",
-    "Demonstration": ".demonstrations.demonstration",
-    "DemonstrationFormat": ".demonstrations.demonstration",
-    "DemonstrationWriter": "..recorded",
-    "Demonstrations": ".demonstrations.loader",
-    "Episode": ".episodes",
-    "FramePairDataset": ".samples.frame_pairs",
-    "FrameStore": ".samples.frame_store",
-    "LeRobotWriter": ".demonstrations.lerobot.writer",
-    "LiberoHdf5Writer": ".demonstrations.libero.writer",
-    "PolicyDataset": ".samples.policy",
-    "PolicyEpisode": ".samples.policy",
-    "RecordedDemonstration": "..recorded",
-    "RejectedVideo": ".episodes",
-    "VIDEO_EXTENSIONS": "..video",
-    "VideoError": "..video",
-    "VideoFolder": ".episodes",
-    "VideoInfo": "..video",
-    "VideoReader": "..video",
-    "VideoRecordingWriter": ".demonstrations.video_recording",
-    "VideoSource": ".samples.frame_store",
-    "check_video": "..video",
-    "collate_policy": ".samples.collate",
-    "collate_sequences": ".samples.collate",
-    "corpus_statistics": ".corpora.corpus",
-    "dataset_card": ".corpora.info",
-    "demonstration_formats": ".demonstrations.formats",
-    "demonstration_phases": ".demonstrations.phases",
-    "episode_id": "..recorded",
-    "latent_actions_array": ".corpora.corpus",
-    "latent_phases": ".demonstrations.phases",
-    "load_corpus": ".corpora.corpus",
-    "load_demonstrations": ".demonstrations.loader",
-    "load_episode_frames": ".samples.frame_pairs",
-    "orient_frames": "..video.orientation",
-    "phase_boundaries": ".demonstrations.phases",
-    "read_lerobot": ".demonstrations.lerobot.reader",
-    "read_libero_demonstration": ".demonstrations.libero.reader",
-    "read_libero_hdf5": ".demonstrations.libero.reader",
-    "read_video_recording": ".demonstrations.video_recording",
-    "register_format": ".demonstrations.formats",
-    "resize_frames": "..video",
-    "resolve_stride": ".episodes",
-    "scan_videos": ".episodes",
-    "smooth_phases": ".demonstrations.phases",
-    "split_episodes": ".episodes",
-    "unfold_skills": ".corpora.corpus",
-    "unpack_boundaries": ".corpora.corpus",
-    "unregister_format": ".demonstrations.formats",
-    "vectors_array": ".corpora.corpus",
-    "write_latent_action_corpus": ".corpora.corpus",
-    "write_skill_corpus": ".corpora.corpus",
-    "write_video": "..video",
-    "write_videos": ".demonstrations.videos",
+    "CorpusInfo": "corpora.info",
+    "CorpusStatistics": "corpora.corpus",
+    "CorpusWriter": "corpora.writer",
+    "Demonstration": "demonstrations.demonstration",
+    "DemonstrationFormat": "demonstrations.demonstration",
+    "DemonstrationWriter": ".recorded",
+    "Demonstrations": "demonstrations.loader",
+    "Episode": "episodes",
+    "FramePairDataset": "samples.frame_pairs",
+    "FrameStore": "samples.frame_store",
+    "LeRobotWriter": "demonstrations.lerobot.writer",
+    "LiberoHdf5Writer": "demonstrations.libero.writer",
+    "PolicyDataset": "samples.policy",
+    "PolicyEpisode": "samples.policy",
+    "RecordedDemonstration": ".recorded",
+    "RejectedVideo": "episodes",
+    "VIDEO_EXTENSIONS": ".video",
+    "VideoError": ".video",
+    "VideoFolder": "episodes",
+    "VideoInfo": ".video",
+    "VideoReader": ".video",
+    "VideoRecordingWriter": "demonstrations.video_recording",
+    "VideoSource": "samples.frame_store",
+    "check_video": ".video",
+    "collate_policy": "samples.collate",
+    "collate_sequences": "samples.collate",
+    "corpus_statistics": "corpora.corpus",
+    "dataset_card": "corpora.info",
+    "demonstration_formats": "demonstrations.formats",
+    "demonstration_phases": "demonstrations.phases",
+    "episode_id": ".recorded",
+    "latent_actions_array": "corpora.corpus",
+    "latent_phases": "demonstrations.phases",
+    "load_corpus": "corpora.corpus",
+    "load_demonstrations": "demonstrations.loader",
+    "load_episode_frames": "samples.frame_pairs",
+    "orient_frames": ".video.orientation",
+    "phase_boundaries": "demonstrations.phases",
+    "read_lerobot": "demonstrations.lerobot.reader",
+    "read_libero_demonstration": "demonstrations.libero.reader",
+    "read_libero_hdf5": "demonstrations.libero.reader",
+    "read_video_recording": "demonstrations.video_recording",
+    "register_format": "demonstrations.formats",
+    "resize_frames": ".video",
+    "resolve_stride": "episodes",
+    "scan_videos": "episodes",
+    "smooth_phases": "demonstrations.phases",
+    "split_episodes": "episodes",
+    "unfold_skills": "corpora.corpus",
+    "unpack_boundaries": "corpora.corpus",
+    "unregister_format": "demonstrations.formats",
+    "vectors_array": "corpora.corpus",
+    "write_latent_action_corpus": "corpora.corpus",
+    "write_skill_corpus": "corpora.corpus",
+    "write_video": ".video",
+    "write_videos": "demonstrations.videos",
 }
 
 __all__ = [
@@ -160,11 +161,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_MODULES[name], __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = import_when_used(__name__, _MODULES)

@@ -6,8 +6,9 @@ simulator has is in its package, such as `hilam_hf.envs.metaworld.MetaWorldEnv`.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from ..lazy import import_when_used
 
 if TYPE_CHECKING:
     from .contract import Demonstrator, Host, Recording, Simulator
@@ -55,11 +56,4 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    if name not in _MODULES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(f".{_MODULES[name]}", __name__), name)
-
-
-def __dir__() -> list[str]:
-    return __all__
+__getattr__, __dir__ = import_when_used(__name__, _MODULES)

@@ -79,7 +79,7 @@ def test_an_installed_package_gives_a_format_of_its_name(tmp_path: Path, monkeyp
     group = formats.DEMONSTRATION_FORMATS.group
     add_package(tmp_path, "other_package", "", f"other = {toy_format.__name__}:FORMAT", group)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(ValueError, match=r"format 'other': its entry point gives .* expected a DemonstrationFormat"):
+    with pytest.raises(ValueError, match=r"format of demonstrations 'other': .* expected a DemonstrationFormat"):
         demonstration_formats()
 
 

@@ -17,6 +17,7 @@ DEMONSTRATION_FORMATS: PluginList[DemonstrationFormat] = PluginList(
         "videos": "hilam_hf.data.demonstrations.video_recording:FORMAT",
         "lerobot": "hilam_hf.data.demonstrations.lerobot.reader:FORMAT",
     },
+    expected="hilam_hf.data.demonstrations.demonstration:DemonstrationFormat",
 )
 """The formats; other packages bring theirs as entry points of this group."""
 
@@ -46,7 +47,7 @@ def demonstration_formats() -> dict[str, DemonstrationFormat]:
         ValueError: Two packages declare one name, or what one declares is no format of this name.
         ImportError: One cannot be imported.
     """
-    return {name: _get(name) for name in DEMONSTRATION_FORMATS.names()}
+    return {name: DEMONSTRATION_FORMATS.get(name) for name in DEMONSTRATION_FORMATS.names()}
 
 
 def find_format(path: Path) -> DemonstrationFormat | None:
@@ -66,13 +67,3 @@ def read_demonstrations(path: Path) -> list[Demonstration]:
         known = "; ".join(f"{each.looks_like} ({each.name})" for each in demonstration_formats().values())
         raise FileNotFoundError(f"{path}: there are no demonstrations here; expected {known}: record some first")
     return found.read(path)
-
-
-def _get(name: str) -> DemonstrationFormat:
-    found = DEMONSTRATION_FORMATS.get(name)
-    if not isinstance(found, DemonstrationFormat) or found.name != name:
-        raise ValueError(
-            f"format {name!r}: its entry point gives {found!r}, expected a DemonstrationFormat with this name; correct "
-            "the entry point"
-        )
-    return found
