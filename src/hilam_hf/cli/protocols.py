@@ -35,9 +35,10 @@ def choose_protocol(simulator: str | None, suite: str | None, protocol: str | No
     """
     if simulator is not None:
         return get_simulator(simulator).protocol(protocol)
-    if protocol is not None:
-        return get_protocol(protocol)
-    return get_simulator("metaworld" if suite is None else "libero").protocol()
+    if protocol is None and suite is not None:
+        # The one that has suites.
+        return get_simulator("libero").protocol()
+    return get_protocol(protocol)
 
 
 def with_cameras(protocol: EvaluationProtocol, cameras: str | None) -> EvaluationProtocol:

@@ -17,6 +17,9 @@ SIMULATORS: PluginList[Simulator] = PluginList(
 )
 """The declarations of simulators; other packages bring theirs as entry points of this group."""
 
+DEFAULT_SIMULATOR = "metaworld"
+"""The one that is meant where none is named: it comes whole from the package index."""
+
 
 def register_simulator(simulator: Simulator) -> None:
     """Make a simulator known in this process, in the place of an entry point.
@@ -60,13 +63,18 @@ def protocol_names() -> list[str]:
     return [protocol.name for protocol in _protocols()]
 
 
-def get_protocol(protocol: str | EvaluationProtocol) -> EvaluationProtocol:
+def get_protocol(protocol: str | EvaluationProtocol | None) -> EvaluationProtocol:
     """Return a protocol of any simulator by its name, or the one that is given, which is checked.
+
+    Args:
+        protocol: The protocol or its name; None for the first of `DEFAULT_SIMULATOR`.
 
     Raises:
         ValueError: There is no such protocol, two simulators bring one of that name, or a given one asks for what its
             simulator lacks.
     """
+    if protocol is None:
+        return get_simulator(DEFAULT_SIMULATOR).protocol()
     if isinstance(protocol, EvaluationProtocol):
         return get_simulator(protocol.simulator).protocol(protocol)
     found = [one for one in _protocols() if one.name == protocol]
