@@ -67,8 +67,8 @@ def evaluate(
     Args:
         policy: The policy; see `Policy`.
         tasks: Names of the simulator's tasks, such as `drawer-open` or `libero_goal/3`; numbers with `suite`.
-        protocol: All that decides what a success rate means: a name of `protocol_names`, or one of them with changes; None
-            for the first of the default simulator, `metaworld`.
+        protocol: All that decides what a success rate means: a name of `protocol_names`, or one of them with changes;
+            None for the default simulator's first.
         suite: A suite of the simulator, such as `libero_10`: all its tasks, or those whose numbers `tasks` gives.
         episodes: Numbers of each task's episodes, which are those of the initial states where the protocol fixes them;
             a single number n for 0 to n - 1; None for the protocol's.
