@@ -8,12 +8,14 @@ from typing import Any
 
 from ..envs.registry import get_simulator
 from ..evaluation.provenance import PACKAGES, machine, package_versions
+from ..files import path_inside
 from ..hub import Measurement, write_model_card
 from ..viz import plot_success_bars
 from .config import SIMULATOR, DemoConfig
 from .page import write_report
 from .paths import DemoPaths
 from .policy_steps import WITH, WITHOUT
+from .state import STATE_FILE
 
 ERROR_AIM = 0.75
 PROBE_AIM = 0.5
@@ -98,7 +100,8 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
     (paths.folder / "report.json").write_text(json.dumps(record, indent=2) + "\n")
     videos = []
     if config.videos is None:
-        videos = [paths.evaluation(WITH) / video for video in results["roll out with pretraining"]["videos"]]
+        names = results["roll out with pretraining"]["videos"]
+        videos = [path_inside(paths.evaluation(WITH), name, where=str(paths.folder / STATE_FILE)) for name in names]
     page = write_report(paths.folder / "report.html", record, _figures(paths, record), videos)
     return DemoReport(record, page)
 

@@ -142,3 +142,21 @@ def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(tmp_path, fake_hos
     with pytest.raises(ValueError, match=r"other settings: provenance.policy.acting.seed: 1 -> 2; provenance.episodes"):
         evaluate(RandomPolicy(seed=2), out_dir=parts, **options | {"episodes": 2})
     assert len(evaluate(RandomPolicy(seed=2), out_dir=parts, overwrite=True, **options | {"episodes": 1}).episodes) == 2
+
+
+@pytest.mark.parametrize("named", ["../precious.mp4", "{outside}", "linked/precious.mp4"])
+def test_overwriting_deletes_nothing_outside_of_the_folder(tmp_path, named):
+    """A stranger's journal names a file of the user's."""
+    outside = tmp_path / "precious.mp4"
+    outside.write_bytes(b"mine")
+    folder = tmp_path / "results"
+    with Journal(folder, SETTINGS) as journal:
+        journal.add(episode(0, video="videos/a.mp4"))
+        journal.add(episode(1, video=named.format(outside=outside)))
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").write_bytes(b"film")
+    with pytest.raises(ValueError, match=r"episodes\.jsonl: names .*precious\.mp4', which lies outside of"):
+        Journal(folder, SETTINGS, overwrite=True)
+    assert outside.read_bytes() == b"mine"
+    assert (folder / "videos" / "a.mp4").exists()

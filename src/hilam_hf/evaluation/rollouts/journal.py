@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...files import disk_errors
+from ...files import disk_errors, path_inside
 from .results import RESULTS_FILE, SCHEMA_VERSION, TABLE_FILE, EpisodeResult
 
 JOURNAL_FILE = "episodes.jsonl"
@@ -83,9 +83,10 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def _remove(self) -> None:
-        for record in _whole_lines(self.path)[1:]:
-            if record.get("video"):
-                (self.folder / record["video"]).unlink(missing_ok=True)
+        named = [record["video"] for record in _whole_lines(self.path)[1:] if record.get("video")]
+        videos = [path_inside(self.folder, name, where=str(self.path), follow_links=False) for name in named]
+        for video in videos:
+            video.unlink(missing_ok=True)
         for name in (JOURNAL_FILE, RESULTS_FILE, TABLE_FILE):
             (self.folder / name).unlink(missing_ok=True)
 
