@@ -12,6 +12,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from ..files import path_inside
+from ..publishing import public_name
 
 # Options of `from_pretrained` that say where a checkpoint comes from, and so are needed to read its configuration, too.
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -97,6 +98,7 @@ class StrictLoadingMixin:
                 f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {'; '.join(problems)}; "
                 "use a complete checkpoint, or pass strict=False to initialise what is missing"
             )
+        _tell_public_names(model)
         return (model, info) if output_loading_info else model
 
     @classmethod
@@ -110,3 +112,13 @@ class StrictLoadingMixin:
                 f"{name} is a checkpoint of kind {found!r}, but {cls.__name__} takes {expected!r}; "
                 "give another checkpoint, or load this one with the class of its kind"
             )
+
+
+def _tell_public_names(model: Any) -> None:
+    """Lets a model and the configurations within its own not say where its files lay; both are saved with others."""
+    configs = [model.config]
+    while configs:
+        config = configs.pop()
+        config._name_or_path = public_name(config._name_or_path)
+        configs += [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
+    model.name_or_path = model.config._name_or_path

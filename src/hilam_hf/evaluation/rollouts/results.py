@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...files import write_text
+from ...publishing import table_cell
 from ..statistics import SuccessRate
 
 SCHEMA_KEY, SCHEMA_VERSION = "schema_version", 2
@@ -216,8 +217,8 @@ def _success_rate(episodes: Sequence[EpisodeResult]) -> SuccessRate:
 def _table_row(task: str, record: dict[str, Any]) -> str:
     low, high = record["interval"]
     cells = (
-        task,
-        record.get("instruction", ""),
+        table_cell(task),
+        table_cell(record.get("instruction", "")),
         f"{100 * record['success_rate']:.1f} %",
         f"{record['successes']}/{record['episodes']}",
         f"{100 * low:.1f}-{100 * high:.1f} %",
