@@ -82,9 +82,9 @@ def test_a_checkpoint_does_not_say_where_it_or_its_parts_were_loaded_from(tmp_pa
     tiny_idm().save_pretrained(tmp_path / "ada" / "idm")
     idm, _ = load_latent_action_model(tmp_path / "ada" / "idm")
     assert idm.name_or_path == idm.config._name_or_path == "idm"
-    HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=idm.config.latent_dim, stride=1, idm_config=idm.config)).save_pretrained(
-        tmp_path / "ada" / "hilam"
-    )
+    HiLAMModel(
+        HiLAMConfig.preset("tiny", latent_dim=idm.config.latent_dim, stride=1, idm_config=idm.config)
+    ).save_pretrained(tmp_path / "ada" / "hilam")
     config = tmp_path / "ada" / "hilam" / "config.json"
     assert "ada" not in config.read_text()
     # One that was saved before.

@@ -213,7 +213,8 @@ class _Run:
         if self.out is None or self.record["episodes_resumed"] < len(self.specs):
             return self.record
         file = self.out / RESULTS_FILE
-        return load_results(file)["provenance"]["run"] if file.is_file() else self.record
+        former = load_results(file).get("provenance", {}) if file.is_file() else {}
+        return former.get("run", self.record)
 
     def results(self) -> tuple[EpisodeResult, ...]:
         """The episodes in the order of the plan."""
