@@ -1,13 +1,16 @@
-"""Writing files so that a crash or a full disk never leaves half a file under the final name."""
+"""Files written whole or not at all, and paths that stay inside the folder they are relative to."""
 
 from __future__ import annotations
 
 import errno
+import ntpath
 import os
+import posixpath
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -64,6 +67,29 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def path_inside(root: str | Path, relative: Any, *, where: str, follow_links: bool = True) -> Path:
+    """The file below `root` that a file of somebody else names, which cannot lead out of `root`.
+
+    Args:
+        root: The folder that the path is relative to.
+        relative: What was read: a relative path, on any system's terms; `..` may stand in it but not climb out.
+        where: What says so, for the error: a file, and a line or an episode of it.
+        follow_links: Whether links on the way may lead out, as those of the Hub's cache do and those to a disk of
+            videos; False where the file is to be deleted.
+
+    Raises:
+        ValueError: It is no path, absolute, or leads out of `root`.
+    """
+    if not isinstance(relative, str) or not relative or "\0" in relative:
+        raise ValueError(f"{where}: got {relative!r}, expected the path of a file in {root}")
+    kinds = (PurePosixPath(posixpath.normpath(relative)), PureWindowsPath(ntpath.normpath(relative)))
+    path = Path(root) / os.path.normpath(relative)
+    is_inside = not any(kind.is_absolute() or kind.drive or kind.root or kind.parts[:1] == ("..",) for kind in kinds)
+    if not is_inside or not (follow_links or path.parent.resolve().is_relative_to(Path(root).resolve())):
+        raise ValueError(f"{where}: names {relative!r}, which lies outside of {root}; nothing was read or changed")
+    return path
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -1,6 +1,7 @@
 """The command line: help, the way from videos to skills, and one clear line for every mistake."""
 
 import json
+import signal
 import sys
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import pytest
 import torch
 
 from hilam_hf import cli
+from hilam_hf.cli import latents
 from hilam_hf.cli.simulation import parse_numbers
 from hilam_hf.data import CorpusInfo, load_corpus
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
@@ -153,3 +155,16 @@ def test_debugging_shows_where_an_error_comes_from(tmp_path: Path, monkeypatch: 
     monkeypatch.setenv("HILAM_DEBUG", "1")
     with pytest.raises(OSError):
         run("extract", tmp_path / "missing", "--model", "x", "--stride", "2", "--out", tmp_path / "out")
+
+
+def test_an_interruption_is_told_and_has_its_exit_code(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("hilam_hf.cli.doctor.run_checks", lambda: signal.raise_signal(signal.SIGINT))
+    assert run("doctor") == 130
+    assert capsys.readouterr().err == "interrupted; what was written is kept\n"
+    monkeypatch.setattr(sys, "argv", ["doctor"])
+    with pytest.raises(SystemExit) as end:
+        cli.run(latents.doctor)
+    assert end.value.code == 130
+    assert capsys.readouterr().err == "interrupted; what was written is kept\n"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from importlib.metadata import PackageNotFoundError
 from io import StringIO
@@ -16,37 +16,47 @@ from hilam_hf.cli import doctor
 from hilam_hf.cli.doctor import Check, print_report
 from hilam_hf.envs.libero.assets import ASSETS_VARIABLE, PARTS
 
-StartHub = Callable[[int], str]
 
+class StartHub:
+    """Starts servers that answer every request with one status, as the Hub's endpoint of this process."""
 
-@pytest.fixture
-def start_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartHub]:
-    """Start a server that answers every request with one status, as the Hub's endpoint of this process."""
-    from huggingface_hub import constants
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.monkeypatch = monkeypatch
+        self.servers: list[HTTPServer] = []
+        self.tokens: list[tuple[str, str]] = []
 
-    servers = []
-    monkeypatch.setattr(constants, "HF_HUB_OFFLINE", False)
+    def __call__(self, status: int, location: str | None = None) -> str:
+        """Starts one, whose answers lead to `location`, and returns its address."""
 
-    def start(status: int) -> str:
         class Handler(BaseHTTPRequestHandler):
-            def do_GET(self) -> None:
-                self.send_response(status)
-                self.end_headers()
+            def do_GET(handler) -> None:
+                if token := handler.headers.get("Authorization"):
+                    self.tokens.append((endpoint, token))
+                handler.send_response(status)
+                if location is not None:
+                    handler.send_header("Location", location)
+                handler.end_headers()
 
             do_HEAD = do_GET
 
-            def log_message(self, *arguments: object) -> None:
+            def log_message(handler, *arguments: object) -> None:
                 pass
 
         server = HTTPServer(("127.0.0.1", 0), Handler)
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        servers.append(server)
+        self.servers.append(server)
         endpoint = f"http://127.0.0.1:{server.server_port}"
-        monkeypatch.setattr(constants, "ENDPOINT", endpoint)
+        self.monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", endpoint)
         return endpoint
 
+
+@pytest.fixture
+def start_hub(monkeypatch: pytest.MonkeyPatch) -> Iterator[StartHub]:
+    """Starts servers in place of the Hub, which end with the test."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    start = StartHub(monkeypatch)
     yield start
-    for server in servers:
+    for server in start.servers:
         server.shutdown()
         server.server_close()
 
@@ -180,6 +190,28 @@ def test_hub_out_of_order_or_out_of_reach_is_a_warning(monkeypatch: pytest.Monke
     assert check.status == "warn"
     assert "not reachable" in check.detail
     assert "HF_ENDPOINT" in check.remedy
+
+
+def test_the_token_is_not_sent_along_on_a_redirect(monkeypatch: pytest.MonkeyPatch, start_hub: StartHub) -> None:
+    other = start_hub(200)
+    endpoint = start_hub(302, other)
+    set_token(monkeypatch, "hf_secret")
+    check = doctor.check_hub()
+    assert start_hub.tokens == [(endpoint, "Bearer hf_secret")]
+    assert (check.status, check.detail) == ("warn", f"{endpoint} redirects, and the token was not sent there")
+
+
+def test_credentials_in_the_endpoint_are_not_shown(monkeypatch: pytest.MonkeyPatch, start_hub: StartHub) -> None:
+    endpoint = start_hub(200)
+    for token in (None, "hf_secret"):
+        set_token(monkeypatch, token)
+        with_credentials = endpoint.replace("http://", "http://ada:pass@word@")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", with_credentials)
+        check = doctor.check_hub()
+        assert check.detail.startswith(f"{endpoint} answers")
+        monkeypatch.setattr("huggingface_hub.constants.ENDPOINT", "http://ada:pass@word@127.0.0.1:9/hf")
+        check = doctor.check_hub()
+        assert check.detail.startswith("http://127.0.0.1:9/hf is not reachable")
 
 
 def test_hub_in_offline_mode_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from hilam_hf.evaluation import lighting_warning
+from hilam_hf.evaluation import ActingSpec, lighting_warning
 from hilam_hf.evaluation.provenance import policy_record, weights_fingerprint
 from tests.evaluation.rollouts.test_scheduler import baku_policy
 
@@ -57,3 +57,9 @@ def test_training_data_are_told_by_the_config(tmp_path):
     assert baku_policy().acting_spec.training_data is None
     baku_policy(training_data={"mujoco": "3.1.0"}).save_pretrained(tmp_path)
     assert type(baku_policy()).from_pretrained(tmp_path).acting_spec.training_data == {"mujoco": "3.1.0"}
+
+
+@pytest.mark.parametrize(("name", "told"), [("org/policy", "org/policy"), ("/home/ada/policy", "policy"), (None, None)])
+def test_a_record_does_not_say_where_the_policy_lay(name: str | None, told: str | None) -> None:
+    for record in (policy_record(object(), ActingSpec(), name), policy_record(object(), ActingSpec(name=name))):
+        assert record["name"] == told

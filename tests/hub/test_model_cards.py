@@ -76,3 +76,11 @@ def test_every_kind_of_latent_action_model_has_a_template(kind: str) -> None:
     del values["stride"]
     with pytest.raises(ValueError, match=r"wants the values \['stride'\], and has no place for \['strides'\]"):
         model_card_from_template(template, **common, **values, strides="1 s")
+
+
+def test_a_card_tells_no_place_on_a_machine_and_holds_no_html(tmp_path: Path) -> None:
+    measured = [Measurement(metric="rate", value=1, dataset="<script>x</script>", note="a | b")]
+    content = {**CONTENT, "measurements": measured, "provenance": {"options": {"videos": "/home/ada/videos"}}}
+    text = model_card(**content).text
+    assert "ada" not in text and '"videos": "videos"' in text
+    assert "| &lt;script&gt;x&lt;/script&gt; | rate | 1 | a \\| b |" in text and "<script>" not in text

@@ -8,6 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from hilam_hf.models.hilam import HiLAMConfig, HiLAMModel
 from hilam_hf.models.latent_actions.auto import AutoInverseDynamicsModel, load_latent_action_model
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
 from hilam_hf.models.uniskill.modeling_uniskill_idm import UniSkillIDM
@@ -75,3 +76,19 @@ def test_what_is_no_latent_action_model_is_named(tmp_path: Path) -> None:
     tiny_fdm().save_pretrained(tmp_path / "fdm")
     with pytest.raises(ValueError, match="AutoInverseDynamicsModel"):
         load_latent_action_model(tmp_path / "fdm")
+
+
+def test_a_checkpoint_does_not_say_where_it_or_its_parts_were_loaded_from(tmp_path: Path) -> None:
+    tiny_idm().save_pretrained(tmp_path / "ada" / "idm")
+    idm, _ = load_latent_action_model(tmp_path / "ada" / "idm")
+    assert idm.name_or_path == idm.config._name_or_path == "idm"
+    HiLAMModel(
+        HiLAMConfig.preset("tiny", latent_dim=idm.config.latent_dim, stride=1, idm_config=idm.config)
+    ).save_pretrained(tmp_path / "ada" / "hilam")
+    config = tmp_path / "ada" / "hilam" / "config.json"
+    assert "ada" not in config.read_text()
+    # One that was saved before.
+    config.write_text(config.read_text().replace('"_name_or_path": "idm"', f'"_name_or_path": "{tmp_path}/ada/idm"'))
+    assert "ada" in config.read_text()
+    HiLAMModel.from_pretrained(tmp_path / "ada" / "hilam").save_pretrained(tmp_path / "again")
+    assert "ada" not in (tmp_path / "again" / "config.json").read_text()

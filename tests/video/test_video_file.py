@@ -234,3 +234,36 @@ def test_missing_ffmpeg_is_not_taken_for_a_bad_video(make_video: MakeVideo, monk
     monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
     with pytest.raises(ImportError, match="apt-get install -y ffmpeg"):
         VideoReader(path)
+
+
+@pytest.mark.parametrize(
+    "playlist",
+    [
+        "ffconcat version 1.0\nfile secret.mp4\n",
+        "#EXTM3U\n#EXT-X-TARGETDURATION:2\n#EXTINF:2,\nsecret.mp4\n#EXT-X-ENDLIST\n",
+        '<?xml version="1.0"?>\n<MPD xmlns="urn:mpeg:dash:schema:mpd:2011" type="static"></MPD>\n',
+    ],
+)
+def test_a_playlist_under_a_videos_name_opens_no_other_file(make_video: MakeVideo, playlist: str) -> None:
+    secret = make_video("secret.mp4")
+    path = secret.with_name("clip.mp4")
+    path.write_text(playlist)
+    with pytest.raises(VideoError, match=r"clip\.mp4: it cannot be opened as a video \(it does not begin as one\)"):
+        VideoReader(path)
+
+
+@pytest.mark.parametrize("name", ["pipe:0.mp4", "http:.mp4", "concat:a.mp4"])
+def test_a_name_like_a_protocols_is_a_files(make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    video = make_video("a.mp4")
+    video.rename(video.with_name(name))
+    monkeypatch.chdir(video.parent)
+    assert frame_numbers(VideoReader(name).read()) == list(range(12))
+
+
+@pytest.mark.parametrize("name", ["a.ts", "a.mpg", "a.flv", "a.ogv", "a.gif", "a.wmv"])
+def test_less_usual_containers_are_opened_as_before(make_video: MakeVideo, name: str) -> None:
+    path = make_video("a.mp4")
+    options = ["-c:v", "libtheora"] if name == "a.ogv" else []
+    command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-r", "25", *options, str(path.with_name(name))]
+    subprocess.run(command, check=True)
+    assert VideoReader(path.with_name(name)).read([0]).shape == (1, 3, 48, 64)

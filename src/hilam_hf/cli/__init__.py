@@ -8,6 +8,7 @@ from collections.abc import Callable
 import typer
 from huggingface_hub.errors import StrictDataclassError
 
+from ..envs.workers import WorkerError
 from . import latents, simulation, training
 
 app = typer.Typer(
@@ -50,11 +51,14 @@ def _run(application: typer.Typer) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         application()
-    except (ValueError, OSError, ImportError, StrictDataclassError) as error:
+    except (ValueError, OSError, ImportError, StrictDataclassError, WorkerError) as error:
         if os.environ.get("HILAM_DEBUG"):
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except SystemExit as end:
+        # typer makes an exit without a word of Ctrl-C.
+        if not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):
+            raise
         print("interrupted; what was written is kept", file=sys.stderr)
         sys.exit(130)

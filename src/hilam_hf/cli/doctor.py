@@ -6,11 +6,13 @@ found, and what to do where that is not enough.
 
 from __future__ import annotations
 
+import http.client
 import importlib.util
 import os
 import platform
 import re
 import urllib.error
+import urllib.parse
 import urllib.request
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -153,7 +155,7 @@ def check_hub() -> Check:
     """Ask the Hub who the token belongs to, or whether it answers at all."""
     from huggingface_hub import constants, get_token
 
-    endpoint, token = constants.ENDPOINT, get_token()
+    endpoint, token = _without_credentials(constants.ENDPOINT), get_token()
     has_token = "a token is set" if token else "no token"
     if constants.HF_HUB_OFFLINE:
         return Check("Hub", "ok", f"offline mode (HF_HUB_OFFLINE), {has_token}")
@@ -164,6 +166,9 @@ def check_hub() -> Check:
         return Check("Hub", "warn", f"{endpoint} is not reachable, {has_token}", offline)
     if token and status in (401, 403):
         return Check("Hub", "warn", f"{endpoint} answers, but does not accept the token", log_in)
+    if token and 300 <= status < 400:
+        remedy = "set HF_ENDPOINT to the address that it leads to, if you trust it with the token"
+        return Check("Hub", "warn", f"{endpoint} redirects, and the token was not sent there", remedy)
     if status >= 500:
         return Check("Hub", "warn", f"{endpoint} answers with status {status}, {has_token}", "try again later")
     return Check("Hub", "ok", f"{endpoint} answers, {has_token}", "" if token else log_in)
@@ -258,14 +263,27 @@ def _video_round_trip() -> tuple[float, str]:
     return difference, str(_core.get_ffmpeg_library_versions()["ffmpeg_version"])
 
 
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A redirect is the answer: following it would send the token to whatever host it names."""
+
+    def redirect_request(self, *arguments: object) -> None:
+        return None
+
+
+def _without_credentials(address: str) -> str:
+    """An address without the `user:password@` that may stand in it, which neither is shown nor can be asked for."""
+    parts = urllib.parse.urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+
+
 def _http_status(url: str, token: str | None) -> int | None:
-    """Return the status that an address answers with; None if it does not answer."""
+    """Return the status that an address answers with, also that of a redirect; None if it does not answer."""
     headers = {"Authorization": f"Bearer {token}"} if token else {}
     request = urllib.request.Request(url, headers=headers, method="GET" if token else "HEAD")
     try:
-        with urllib.request.urlopen(request, timeout=HUB_TIMEOUT_SECONDS) as answer:
+        with urllib.request.build_opener(_NoRedirects).open(request, timeout=HUB_TIMEOUT_SECONDS) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
-    except OSError:
+    except (OSError, http.client.HTTPException):
         return None

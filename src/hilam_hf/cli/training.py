@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from ..files import path_inside
 from ..plugins import DEFAULT_LATENT_ACTION_KIND, LATENT_ACTION_KINDS
 from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split, tell
 from .protocols import SimulatorName, Suite, choose_protocol, parse_tasks
@@ -101,7 +102,8 @@ def train_hilam_command(
         raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")
     if fdm is not None and videos is not None:
         forward_dynamics = AutoForwardDynamicsModel.from_pretrained(fdm)
-        sources = [VideoSource(str(videos / row["video"]), row["num_frames"]) for row in rows]
+        paths = [path_inside(videos, row["video"], where=f"{corpus}: episode {row['id']!r}") for row in rows]
+        sources = [VideoSource(str(path), row["num_frames"]) for path, row in zip(paths, rows, strict=True)]
         frames = FrameStore(sources, forward_dynamics.config.image_size)
     train_hilam(
         model, rows, info, options, output_dir=out, forward_dynamics=forward_dynamics, frames=frames, resume=resume

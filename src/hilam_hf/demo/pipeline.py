@@ -39,7 +39,9 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
     paths = DemoPaths(run.folder)
     for name, account, step in _steps(config):
         run.step(name, account, partial(step, config, paths))
-    return make_report(config, paths, run.steps)
+    report = make_report(config, paths, run.steps)
+    run.finish()
+    return report
 
 
 def _steps(config: DemoConfig) -> list[tuple[str, str, Step]]:

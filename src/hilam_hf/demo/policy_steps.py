@@ -39,7 +39,7 @@ def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     info = CorpusInfo.from_card(paths.latent_skills)
     dataset = PolicyDataset.from_skill_corpus(
         load_corpus(paths.latent_skills),
-        [episode for episodes in load_episodes(paths) for episode in episodes],
+        [episode for episodes in load_episodes(config, paths) for episode in episodes],
         config.image_size,
         config.skill_stage,
         info=info,

@@ -8,12 +8,15 @@ from typing import Any
 
 from ..envs.registry import get_simulator
 from ..evaluation.provenance import PACKAGES, machine, package_versions
+from ..files import path_inside
 from ..hub import Measurement, write_model_card
+from ..publishing import public_name
 from ..viz import plot_success_bars
 from .config import SIMULATOR, DemoConfig
 from .page import write_report
 from .paths import DemoPaths
 from .policy_steps import WITH, WITHOUT
+from .state import STATE_FILE
 
 ERROR_AIM = 0.75
 PROBE_AIM = 0.5
@@ -91,14 +94,15 @@ def make_report(config: DemoConfig, paths: DemoPaths, steps: dict[str, dict[str,
             "packages": package_versions((*PACKAGES, *get_simulator(SIMULATOR).packages)),
             "machine": machine(),
             "seconds": round(sum(step["seconds"] for step in steps.values()), 1),
-            "options": dataclasses.asdict(config),
+            "options": dataclasses.asdict(config) | {"videos": config.videos and public_name(config.videos)},
         },
     }
     _write_cards(config, paths, record)
     (paths.folder / "report.json").write_text(json.dumps(record, indent=2) + "\n")
     videos = []
     if config.videos is None:
-        videos = [paths.evaluation(WITH) / video for video in results["roll out with pretraining"]["videos"]]
+        names = results["roll out with pretraining"]["videos"]
+        videos = [path_inside(paths.evaluation(WITH), name, where=str(paths.folder / STATE_FILE)) for name in names]
     page = write_report(paths.folder / "report.html", record, _figures(paths, record), videos)
     return DemoReport(record, page)
 
@@ -221,7 +225,7 @@ def _write_cards(config: DemoConfig, paths: DemoPaths, record: dict[str, Any]) -
                 paths.folder / artifact["path"],
                 title=f"{artifact['name'][0].upper()}{artifact['name'][1:]} of the hilam-hf demo",
                 description=f"Trained by `hilam demo` on {source} ({record['skills']['num_episodes']} episodes).",
-                usage=f"from hilam_hf import {kind}\n\nmodel = {artifact['load']}",
+                usage=f'from hilam_hf import {kind}\n\nmodel = {kind}.from_pretrained("{artifact["path"]}")',
                 measurements=measured.get(artifact["path"], []),
                 provenance=record["provenance"],
             )

@@ -13,6 +13,12 @@ from rich.console import Console
 from .config import DemoConfig
 
 STATE_FILE = "demo.json"
+# What a demo that has not ended yet may have written.
+_ARTIFACTS = (
+    *(STATE_FILE, f"{STATE_FILE}.partial", "recordings", "episodes.json", "lam", "hilam", "corpora", "pretraining"),
+    *("finetuning", "evaluation", "figures", "report.json", "report.html"),
+)
+_SHOWN = 5
 
 
 class DemoRun:
@@ -21,11 +27,12 @@ class DemoRun:
     Args:
         config: What the demo does.
         folder: Where it works.
-        overwrite: Drop what is in the folder.
+        overwrite: Remove the demo that is in the folder.
         console: Where the account of each step goes.
 
     Raises:
-        ValueError: If the folder holds a demo of other options, or something else.
+        ValueError: If the folder holds a demo of other options, or something else; with `overwrite`, if it holds files
+            besides the demo's.
     """
 
     def __init__(self, config: DemoConfig, folder: Path, *, overwrite: bool, console: Console):
@@ -33,15 +40,16 @@ class DemoRun:
         self.folder = folder
         self.console = console
         self.steps: dict[str, dict[str, Any]] = {}
+        self.files: list[str] | None = None
         options = dataclasses.asdict(config)
         state_file = folder / STATE_FILE
         if state_file.exists() and overwrite:
-            shutil.rmtree(folder)
+            self._remove(_read_state(state_file))
         if state_file.exists():
-            state = json.loads(state_file.read_text())
+            state = _read_state(state_file)
             if state["config"] != options:
                 raise ValueError(f"{folder} holds a demo with other options; choose another --out, or pass --overwrite")
-            self.steps = state["steps"]
+            self.steps, self.files = state["steps"], state.get("files")
             if self.steps:
                 console.print(f"Going on with the run in {folder}; done so far: {', '.join(self.steps)}.")
         elif folder.exists() and any(folder.iterdir()):
@@ -68,8 +76,48 @@ class DemoRun:
             self.console.print(f"{result['detail']} ({seconds:.0f} s)\n", highlight=False)
         return self.steps[name]["result"]
 
+    def finish(self) -> None:
+        """Notes which files the demo has written, so that a later one removes no others."""
+        if self.files is None:
+            self.files = _files(self.folder)
+            self._save()
+
+    def _remove(self, state: dict[str, Any]) -> None:
+        if self.config.videos is not None and Path(self.config.videos).resolve().is_relative_to(self.folder.resolve()):
+            raise ValueError(
+                f"{self.config.videos} lies in {self.folder}, which is to be removed; choose another --out"
+            )
+        written, found = state.get("files"), _files(self.folder)
+        if written is None:
+            foreign = [name for name in found if name.partition("/")[0] not in _ARTIFACTS]
+        else:
+            foreign = sorted({*found} - {*written, STATE_FILE})
+        if foreign:
+            more = f" and {len(foreign) - _SHOWN} more" if len(foreign) > _SHOWN else ""
+            raise ValueError(
+                f"{self.folder} holds files that are not the demo's: {', '.join(foreign[:_SHOWN])}{more}; move them, "
+                "or choose another --out. Nothing was removed"
+            )
+        shutil.rmtree(self.folder)
+
     def _save(self) -> None:
-        state = {"config": dataclasses.asdict(self.config), "steps": self.steps}
+        state = {"config": dataclasses.asdict(self.config), "steps": self.steps, "files": self.files}
         partial = self.folder / f"{STATE_FILE}.partial"
         partial.write_text(json.dumps(state, indent=1))
         partial.replace(self.folder / STATE_FILE)
+
+
+def _read_state(file: Path) -> dict[str, Any]:
+    try:
+        state = json.loads(file.read_text(encoding="utf-8"))
+        if not {"config", "steps"} <= state.keys():
+            raise ValueError("it lacks config or steps")
+    except (ValueError, AttributeError) as error:
+        raise ValueError(f"{file}: not the state of a demo ({error}); choose another --out") from error
+    return state
+
+
+def _files(folder: Path) -> list[str]:
+    """Files and links below a folder."""
+    paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
+    return [path.relative_to(folder).as_posix() for path in paths]

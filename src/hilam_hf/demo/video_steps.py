@@ -1,6 +1,7 @@
 """The video half of the demo: videos to latent actions to skills. No step sees an action."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,7 @@ from ..envs.registry import get_simulator
 from ..evaluation.hilam import evaluate_hilam
 from ..evaluation.lam import displacements, linear_probe, next_frame_errors
 from ..evaluation.skills.timelines import draw_timeline
+from ..files import path_inside
 from ..models.hilam import HiLAMModel
 from ..models.latent_actions.auto import AutoInverseDynamicsModel
 from ..robots import EE_POSITIONS
@@ -77,16 +79,23 @@ def check_videos(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     }
 
 
-def load_episodes(paths: DemoPaths) -> tuple[list[Episode], list[Episode]]:
-    """Training and held-out episodes, as `check_videos` split them."""
+def load_episodes(config: DemoConfig, paths: DemoPaths) -> tuple[list[Episode], list[Episode]]:
+    """Training and held-out episodes, as `check_videos` split them.
+
+    Raises:
+        ValueError: If one lies outside of the folder of videos.
+    """
     splits = json.loads(paths.episodes.read_text())
     training, held_out = ([Episode(**values) for values in splits[name]] for name in ("training", "held_out"))
+    root = paths.videos(config)
+    for episode in (*training, *held_out):
+        path_inside(root, os.path.relpath(episode.path, root), where=str(paths.episodes))
     return training, held_out
 
 
 def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Trains inverse and forward dynamics on pairs of frames and measures them on held-out episodes."""
-    training, held_out = load_episodes(paths)
+    training, held_out = load_episodes(config, paths)
     size = config.image_size
     options = {f"idm.{name}": value for name, value in config.idm.items()}
     options |= {f"fdm.{name}": value for name, value in config.fdm.items()}
@@ -128,7 +137,7 @@ def _draw_predictions(idm: Any, fdm: Any, pairs: FramePairDataset, path: Path) -
 
 def extract(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Writes the latent-action corpus; where true motion is known, probes the latent actions for it."""
-    training, held_out = load_episodes(paths)
+    training, held_out = load_episodes(config, paths)
     idm = AutoInverseDynamicsModel.from_pretrained(paths.lam / "idm").eval()
     extraction = extract_latent_actions(
         idm,

@@ -12,6 +12,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from ..acting_spec import ActingSpec
+from ..publishing import public_name
 
 PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco")
 """Packages whose versions can change what a rollout gives, beside the simulators' own."""
@@ -43,7 +44,7 @@ def policy_record(policy: Any, spec: ActingSpec, name: str | None = None) -> dic
     """
     return {
         "class": type(policy).__name__,
-        "name": name or spec.name,
+        "name": public_name(name or spec.name or "") or None,
         "revision": spec.revision,
         "weights": weights_fingerprint(policy),
         "device": spec.device,

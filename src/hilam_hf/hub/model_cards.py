@@ -9,6 +9,7 @@ from typing import Any
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
 from ..models.latent_actions.kinds import get_latent_action_kind
+from ..publishing import public_values, table_cell
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +46,7 @@ def model_card(
         description: What the model is and what it was trained on.
         usage: Python code that loads it.
         measurements: What was measured.
-        provenance: How it came about: versions, seeds, options.
+        provenance: How it came about: versions, seeds, options; absolute paths are told by their last name.
         license: Licence as the Hub writes it.
         tags: Tags besides "robotics" and "hilam-hf".
 
@@ -142,12 +143,15 @@ def _front_matter(title: str, measurements: Sequence[Measurement], license: str,
 
 
 def _table(measurements: Sequence[Measurement]) -> str:
-    rows = [f"| {m.dataset} | {m.metric} | {m.value:.4g} | {m.note} |" for m in measurements]
+    rows = [
+        f"| {table_cell(m.dataset)} | {table_cell(m.metric)} | {m.value:.4g} | {table_cell(m.note)} |"
+        for m in measurements
+    ]
     return "\n".join(["| on | what | value | |", "| --- | --- | --- | --- |", *rows])
 
 
 def _json_block(values: Mapping[str, Any]) -> str:
-    return f"```json\n{json.dumps(values, indent=2)}\n```"
+    return f"```json\n{json.dumps(public_values(values), indent=2)}\n```"
 
 
 def write_model_card(folder: str | Path, **content: Any) -> Path:

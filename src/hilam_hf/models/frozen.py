@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .loading import check_weight_index, without_code
+
 
 def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, **options: Any) -> Any:
     """Loads a configuration, a processor or a network that is not part of the checkpoint at hand.
@@ -19,13 +21,15 @@ def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, *
         name_or_path: Hub id or folder.
         role: What it is for, such as "depth network".
         option: The option that takes a folder instead of the id.
-        **options: Passed on to `from_pretrained`.
+        **options: Passed on to `from_pretrained`. Code that comes with a checkpoint is never run.
 
     Raises:
         OSError: If it can't be had, in one line that names the id and says how to give a folder.
     """
     try:
-        return auto_class.from_pretrained(name_or_path, **options)
+        check_weight_index(name_or_path)
+        with without_code(name_or_path):
+            return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(

@@ -137,8 +137,13 @@ def train(
     return TrainingResult(model=trained, steps=state.step, history=history.entries)
 
 
-def save_model(model: Any, folder: Path) -> None:
+def save_model(model: Any, folder: Path, **options: Any) -> None:
     """Puts a trained model into evaluation mode and saves it, once and not from every process.
+
+    Args:
+        model: The model.
+        folder: Where it goes.
+        **options: Of its `save_pretrained`.
 
     Raises:
         OSError: If it can't be written, naming the folder.
@@ -147,7 +152,7 @@ def save_model(model: Any, folder: Path) -> None:
     state = process_state()
     if state.is_main_process:
         try:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, **options)
         except (OSError, SafetensorError) as error:
             raise OSError(f"cannot write the model to {folder}: {error}; free some space and resume") from error
     state.wait_for_everyone()

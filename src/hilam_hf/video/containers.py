@@ -13,6 +13,9 @@ from typing import BinaryIO
 _MP4_BOXES = frozenset(
     b"ftyp moov mdat free skip wide pnot moof mfra sidx styp ssix uuid meta udta prft emsg pdin".split()
 )
+# Beginnings of other containers: Ogg, FLV, ASF, GIF, MPEG program streams.
+_OTHER_BEGINNINGS = (b"OggS", b"FLV", b"0&\xb2u", b"GIF8", b"\x00\x00\x01")
+_TRANSPORT_PACKET = 188
 _EBML_HEADER = b"\x1a\x45\xdf\xa3"
 _MATROSKA_SEGMENT = b"\x18\x53\x80\x67"
 
@@ -37,6 +40,23 @@ def declared_size(path: str | Path) -> int | None:
         if start[:4] == _EBML_HEADER:
             return _matroska_size(file)
     return None
+
+
+def is_video_container(path: str | Path) -> bool:
+    """Whether a file begins as a video's container does, and not as a text that names other files.
+
+    FFmpeg looks at the contents, not at the name: a playlist (HLS, DASH, concat) called `.mp4` makes it open what the
+    playlist names.
+
+    Args:
+        path: An existing file.
+    """
+    with open(path, "rb") as file:
+        start = file.read(_TRANSPORT_PACKET + 1)
+    is_transport_stream = start[:1] == b"G" and start[_TRANSPORT_PACKET:] == b"G"
+    is_avi = start[:4] == b"RIFF" and start[8:12] == b"AVI "
+    named = start[4:8] in _MP4_BOXES or start.startswith((_EBML_HEADER, *_OTHER_BEGINNINGS))
+    return named or is_avi or is_transport_stream
 
 
 def _mp4_size(file: BinaryIO) -> int | None:

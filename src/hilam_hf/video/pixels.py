@@ -12,6 +12,8 @@ from torch.nn import functional as F
 
 MAX_LEVEL = 255
 """The largest value of a channel of 8 bits."""
+PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
+"""Formats of picture files that are read; for others Pillow may start programs, such as Ghostscript for PostScript."""
 
 
 def image_size(size: int | tuple[int, int]) -> tuple[int, int]:

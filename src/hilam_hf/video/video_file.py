@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from ..files import atomic_path
-from .containers import declared_size
+from .containers import declared_size, is_video_container
 from .pixels import image_size, resize_frames
 
 if TYPE_CHECKING:
@@ -286,7 +286,8 @@ def _open(path: Path) -> VideoDecoder:
     decoder_class = _torchcodec_decoder()
     _check_file(path)
     try:
-        decoder = decoder_class(str(path), device="cpu")
+        # Absolute, as FFmpeg takes a name such as `pipe:0.mp4` for a protocol.
+        decoder = decoder_class(str(path.absolute()), device="cpu")
     except (RuntimeError, ValueError) as error:
         # Unwrapped, torchcodec's message for a file without pictures asks the user to report a bug.
         if "best video stream is unknown" in str(error):
@@ -310,9 +311,15 @@ def _check_file(path: Path) -> None:
     if size == 0:
         raise VideoError.about(path, "it is empty (0 bytes): copy or record it again, or take it out of the folder")
     try:
-        declared = declared_size(path)
+        is_container, declared = is_video_container(path), declared_size(path)
     except PermissionError as error:
         raise VideoError.about(path, "it may not be read: change its permissions") from error
+    if not is_container:
+        raise VideoError.about(
+            path,
+            "it cannot be opened as a video (it does not begin as one); it is not a video or was damaged: copy or "
+            "record it again, or take it out of the folder",
+        )
     if declared is not None and declared > size:
         raise VideoError.about(
             path,

@@ -14,11 +14,11 @@ from typing import TypeAlias
 from matplotlib.figure import Figure
 from PIL import Image, UnidentifiedImageError
 
+from ..video.pixels import PICTURE_FORMATS
 from .style import figure_png, replacing
 
 VOID_TAGS = frozenset({"img", "input", "meta"})
 
-PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 CSS_DPI = 96
 
 
@@ -133,7 +133,7 @@ def read_picture(image: Figure | Path | str | bytes, name: str) -> Picture:
             media_type = opened.get_format_mimetype()
             scale = CSS_DPI / max(CSS_DPI, float(opened.info.get("dpi", (CSS_DPI,))[0]))
             width, height = (round(side * scale) for side in opened.size)
-    except UnidentifiedImageError as error:
+    except (UnidentifiedImageError, Image.DecompressionBombError) as error:
         raise ValueError(
             f"Figure {name!r} is no {', '.join(PICTURE_FORMATS)} picture; its first bytes are {contents[:8]!r}."
         ) from error

@@ -432,3 +432,16 @@ def test_features_are_recorded_in_the_files(tmp_path: Path) -> None:
     assert features["stage1_boundaries"]["dtype"] == "binary"
     streamed = next(iter(datasets.load_dataset(str(tmp_path / "c"), split="train", streaming=True)))
     assert unfold_skills(streamed, 2).shape == (17, 6)
+
+
+def test_a_card_tells_no_place_on_a_machine_and_holds_no_html_of_rows(tmp_path: Path) -> None:
+    info = dataclasses.replace(INFO, model="/home/ada/runs/idm", skill_model="../ada/`<b>`/hilam", revision=None)
+    rows = [{**skill_row(0), "source": "<img src=x onerror=alert(1)>|\n# Title"}]
+    write_skill_corpus(tmp_path / "c", rows, info=info)
+    text = (tmp_path / "c" / "README.md").read_text()
+    body = text.split("---\n", 2)[2]
+    assert "ada" not in text
+    assert "| Latent action model | `idm` |" in body and "| Skill model | `hilam` |" in body
+    assert "| Sources | &lt;img src=x onerror=alert(1)&gt;\\| # Title: 1 |" in body and "<" not in body
+    told = CorpusInfo.from_card(tmp_path / "c")
+    assert (told.model, told.skill_model) == ("idm", "hilam")

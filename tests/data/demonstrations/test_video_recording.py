@@ -286,3 +286,16 @@ def test_damaged_row_file_is_named(tmp_path: Path) -> None:
     (tmp_path / "demonstrations/a/episode_00000.parquet").write_bytes(b"PAR1 nonsense")
     with pytest.raises(ValueError, match=r"episode_00000\.parquet: not a Parquet file"):
         load_demonstrations(tmp_path)
+
+
+@pytest.mark.parametrize("named", ["../secret.mp4", "/etc/passwd"])
+def test_a_recording_names_no_video_outside_of_its_folder(tmp_path: Path, named: str) -> None:
+    root = tmp_path / "recording"
+    with VideoRecordingWriter(root) as writer:
+        writer.add(small_demonstration("door-open/a"))
+    file = next((root / "demonstrations").rglob("*.parquet"))
+    table = pq.read_table(file)
+    column = table.column_names.index("videos")
+    pq.write_table(table.set_column(column, "videos", pa.array([[named] * len(table["videos"][0])])), file)
+    with pytest.raises(ValueError, match=rf"{file.name}: names '{named}', which lies outside of"):
+        load_demonstrations(root)

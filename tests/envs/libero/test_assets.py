@@ -112,3 +112,11 @@ def test_fingerprint_tells_sets_apart(folder):
     assert assets_fingerprint(folder) == before
     (folder / "textures" / "a.xml").write_text("longer than it was")
     assert assets_fingerprint(folder) != before
+
+
+def test_a_relative_folder_is_one_below_the_working_folder(folder, monkeypatch):
+    """robosuite would look for it inside of itself."""
+    monkeypatch.chdir(folder.parent)
+    assert find_assets(folder.name) == folder.resolve()
+    monkeypatch.setenv(module.ASSETS_VARIABLE, folder.name)
+    assert find_assets() == folder.resolve()

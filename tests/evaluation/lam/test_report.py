@@ -294,3 +294,8 @@ def test_half_precision_models_are_measured(episodes: list[Episode]) -> None:
     assert report.errors is not None and report.errors.error_vs_copy is not None
     assert report.errors.error_vs_copy < 0.1
     assert report.provenance["model"]["dtype"] == "bfloat16"
+
+
+def test_the_report_does_not_say_where_model_and_videos_lay(episodes) -> None:
+    report = lam_report(BrightnessIDM(), None, episodes, OPTIONS, model_name="/home/ada/lam", videos="/home/ada/videos")
+    assert (report.provenance["model"]["name"], report.provenance["videos"]) == ("lam", "videos")

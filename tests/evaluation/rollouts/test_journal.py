@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from hilam_hf.envs.workers import WorkerError
 from hilam_hf.evaluation import EpisodeResult, Fault, RandomPolicy, evaluate
 from hilam_hf.evaluation.rollouts.journal import JOURNAL_FILE, Journal, differences
 from tests.evaluation.rollouts.test_scheduler import short_protocol
@@ -74,11 +75,11 @@ def test_other_settings_are_refused_and_named(tmp_path):
 
 
 def test_overwriting_removes_what_an_evaluation_left_and_nothing_else(tmp_path):
-    (tmp_path / "videos").mkdir()
-    for name in ("videos/a.mp4", "videos/mine.mp4", "results.json", "results.md"):
-        (tmp_path / name).write_text("x")
     with Journal(tmp_path, SETTINGS) as journal:
         journal.add(episode(0, video="videos/a.mp4"))
+    (tmp_path / "videos").mkdir()
+    for name in ("videos/a.mp4", "videos/mine.mp4", "results.json", "results.md"):
+        (tmp_path / name).write_text('{"schema_version": 1}')
     with Journal(tmp_path, {"seeds": []}, overwrite=True) as journal:
         assert journal.finished == []
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [JOURNAL_FILE, "mine.mp4"]
@@ -138,7 +139,78 @@ def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(tmp_path, fake_hos
     )
     # Nothing is left to do.
     again = evaluate(RandomPolicy(seed=1), out_dir=parts, **options)
-    assert again.provenance["run"]["environment_steps"] == 0 and without_run(parts) == without_run(whole)
+    assert again.provenance == resumed.provenance and again.provenance["run"]["environment_steps"] > 0
+    assert json.loads((parts / "results.json").read_text())["provenance"] == resumed.provenance
+    assert without_run(parts) == without_run(whole)
     with pytest.raises(ValueError, match=r"other settings: provenance.policy.acting.seed: 1 -> 2; provenance.episodes"):
         evaluate(RandomPolicy(seed=2), out_dir=parts, **options | {"episodes": 2})
     assert len(evaluate(RandomPolicy(seed=2), out_dir=parts, overwrite=True, **options | {"episodes": 1}).episodes) == 2
+
+
+@pytest.mark.parametrize("named", ["../precious.mp4", "{outside}", "linked/precious.mp4"])
+def test_overwriting_deletes_nothing_outside_of_the_folder(tmp_path, named):
+    """A stranger's journal names a file of the user's."""
+    outside = tmp_path / "precious.mp4"
+    outside.write_bytes(b"mine")
+    folder = tmp_path / "results"
+    with Journal(folder, SETTINGS) as journal:
+        journal.add(episode(0, video="videos/a.mp4"))
+        journal.add(episode(1, video=named.format(outside=outside)))
+    (folder / "linked").symlink_to(tmp_path)
+    (folder / "videos").mkdir()
+    (folder / "videos" / "a.mp4").write_bytes(b"film")
+    with pytest.raises(ValueError, match=r"episodes\.jsonl: names .*precious\.mp4', which lies outside of"):
+        Journal(folder, SETTINGS, overwrite=True)
+    assert outside.read_bytes() == b"mine"
+    assert (folder / "videos" / "a.mp4").exists()
+
+
+@pytest.mark.parametrize("overwrite", [True, False])
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("results.json", '{"accuracy": 0.9}'),
+        ("results.json", "[1, 2]"),
+        ("results.json", "half a fi"),
+        ("results.md", "# My thesis"),
+        ("episodes.jsonl", '{"episode": 1}\n{"episode": 2}'),
+        ("episodes.jsonl", '{"episode": 1}'),
+        ("episodes.jsonl", "not JSON\n"),
+    ],
+)
+def test_a_users_file_of_an_evaluations_name_is_not_replaced(tmp_path, name, text, overwrite):
+    (tmp_path / name).write_text(text)
+    with pytest.raises(ValueError, match=rf"{name}: is not the .* of an evaluation and is not replaced"):
+        Journal(tmp_path, SETTINGS, overwrite=overwrite)
+    assert [(path.name, path.read_text()) for path in tmp_path.iterdir()] == [(name, text)]
+
+
+def test_results_without_their_journal_are_replaced_only_when_asked(tmp_path):
+    (tmp_path / "results.json").write_text('{"schema_version": 2}')
+    with pytest.raises(ValueError, match=r"holds results whose episodes\.jsonl is gone; choose another folder"):
+        Journal(tmp_path, SETTINGS)
+    Journal(tmp_path, SETTINGS, overwrite=True).close()
+    assert not (tmp_path / "results.json").exists()
+
+
+def test_a_damaged_journal_can_be_overwritten(tmp_path):
+    with Journal(tmp_path, SETTINGS) as journal:
+        journal.add(episode(0))
+        journal.add(episode(1))
+    path = tmp_path / JOURNAL_FILE
+    path.write_text(path.read_text().replace('{"task"', "{task", 1))
+    with Journal(tmp_path, SETTINGS, overwrite=True) as journal:
+        assert journal.finished == []
+
+
+def test_an_evaluation_of_faults_alone_is_an_error_and_leaves_marked_results(tmp_path, fake_host):
+    fake_host(faults={"door-open/0": {"kind": "die", "step": 1}})
+    options = {"protocol": short_protocol(), "episodes": 1, "progress": False, "out_dir": tmp_path}
+    for _ in range(2):
+        with pytest.raises(WorkerError, match=r"no episode of 1 came to its end.*overwriting"):
+            evaluate(RandomPolicy(seed=1), ["door-open"], **options)
+        record = json.loads((tmp_path / "results.json").read_text())
+        assert (record["episodes"], record["episodes_completed"], len(record["faults"])) == (1, 0, 2)
+        assert "No episode came to its end" in (tmp_path / "results.md").read_text()
+    fake_host()
+    assert evaluate(RandomPolicy(seed=1), ["door-open"], overwrite=True, **options).num_completed == 1

@@ -44,3 +44,10 @@ def test_saved_results_are_read_again(tmp_path):
     table = (tmp_path / "results.md").read_text()
     assert "| libero_goal/0 | open it | 50.0 % | 1/2 | 9.5-90.5 % |" in table
     assert "The simulator spoilt 3 attempts:" in table and "- died: environment died at libero_goal/1" in table
+
+
+def test_a_table_holds_no_html_of_instructions(tmp_path):
+    hostile = EpisodeResult(task="a", index=0, seed=1, instruction="<script>x</script> | 100 %")
+    protocol, provenance = {"name": "p", "source": "s"}, {"policy": {"name": "q"}, "quality": "fast"}
+    table = EvaluationResult(episodes=(hostile,), protocol=protocol, provenance=provenance).to_markdown()
+    assert "| a | &lt;script&gt;x&lt;/script&gt; \\| 100 % | 0.0 % | 0/1 |" in table

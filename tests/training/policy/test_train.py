@@ -1,5 +1,6 @@
 """Pretraining and fine-tuning of the hierarchical policy, whole and with LoRA."""
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -179,3 +180,15 @@ def test_lora_with_a_trainable_high_level_is_refused(tmp_path: Path) -> None:
     config = options(FinetuningConfig, method="lora", freeze_high_level=False)
     with pytest.raises(ValueError, match="LoRA adapts the low-level policy alone"):
         finetune_policy(prepared_policy(), make_dataset(robot_labels, CHUNK), config, output_dir=tmp_path)
+
+
+def test_an_adapter_does_not_say_where_its_policy_lay(tmp_path: Path) -> None:
+    prepared_policy().save_pretrained(tmp_path / "ada" / "base")
+    policy = HierarchicalPolicy.from_pretrained(tmp_path / "ada" / "base")
+    policy.language_encoder = FakeLanguageEncoder()
+    config = options(FinetuningConfig, method="lora", lora_rank=2)
+    finetune_policy(policy, make_dataset(robot_labels, CHUNK), config, output_dir=tmp_path / "out")
+    adapter = tmp_path / "out" / "adapter"
+    assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
+    written = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md", ".jsonl")]
+    assert len(written) > 3 and not [path for path in written if "ada/" in path.read_text()]

@@ -12,6 +12,8 @@ import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 from numpy.typing import NDArray
 
+from ...publishing import public_name, table_cell
+
 CorpusKind = Literal["latent-actions", "latent-skills"]
 CARD_FILE = "README.md"
 CARD_KEY = "hilam"
@@ -149,8 +151,10 @@ def dataset_card(info: CorpusInfo) -> str:
         info: What the corpus holds; `info.splits` decides which data files are declared.
 
     Returns:
-        The card's text, which `CorpusInfo.from_card` reads back.
+        The card's text, which `CorpusInfo.from_card` reads back; of models that are folders it tells the last name.
     """
+    skill_model = None if info.skill_model is None else public_name(info.skill_model)
+    info = dataclasses.replace(info, model=public_name(info.model), skill_model=skill_model)
     title = info.title or ("Latent actions" if info.kind == "latent-actions" else "Latent skills")
     own: dict[str, Any] = {CARD_KEY: _front_matter(info)}
     data = DatasetCardData(
@@ -200,7 +204,7 @@ def _facts(info: CorpusInfo) -> str:
         ("Latent actions", f"{info.num_latents}"),
     ]
     if info.sources:
-        rows.append(("Sources", ", ".join(f"{name}: {count}" for name, count in info.sources.items())))
+        rows.append(("Sources", ", ".join(f"{table_cell(name)}: {count}" for name, count in info.sources.items())))
     if info.mean is not None and info.std is not None:
         rows.append(("Mean of latent actions (train)", _numbers(info.mean)))
         rows.append(("Standard deviation (train)", _numbers(info.std)))
@@ -254,6 +258,7 @@ def _latent_action(info: CorpusInfo) -> str:
 
 
 def _named(name: str, revision: str | None) -> str:
+    name = name.replace("`", "'")
     return f"`{name}` at `{revision}`" if revision else f"`{name}`"
 
 

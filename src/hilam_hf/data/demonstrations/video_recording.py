@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from ...files import atomic_path, disk_errors
+from ...files import atomic_path, disk_errors, path_inside
 from ...metaworld_conventions import SAWYER
 from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from ...robots import EE_POSITIONS, RobotDescription
@@ -242,7 +242,7 @@ def _read_row(root: Path, file: Path) -> Demonstration:
     for name, values in {"actions": row["actions"], **parts}.items():
         check_vectors(str(file), name, values, length, None)
     videos = {
-        camera: VideoFrames(_existing(root / path), 0, length, row["fps"], is_whole=True)
+        camera: VideoFrames(_existing(path_inside(root, path, where=str(file))), 0, length, row["fps"], is_whole=True)
         for camera, path in zip(row["cameras"], row["videos"], strict=True)
     }
     return Demonstration(

@@ -63,7 +63,8 @@ def local_assets(folder: str | Path | None = None) -> Path | None:
     """
     given = folder if folder is not None else os.environ.get(ASSETS_VARIABLE)
     if given:
-        return _checked(Path(given).expanduser())
+        # robosuite takes relative paths as relative to its own assets.
+        return _checked(Path(given).expanduser().resolve())
     if (packaged := _packaged_assets()) is not None:
         return packaged
     places = (package_root() / "assets", DOWNLOAD_FOLDER.expanduser())

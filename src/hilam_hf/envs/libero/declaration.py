@@ -57,7 +57,7 @@ class Libero(Simulator):
         return len(read_initial_states(parse_task(task).initial_states_file))
 
     def host_options(self, assets: str | Path | None = None) -> dict[str, Any]:
-        # robosuite takes relative paths as relative to its own assets.
+        # Absolute, as workers may run elsewhere.
         return {"assets": None if assets is None else str(Path(assets).expanduser().resolve())}
 
     def prepare(self, *, drawing: bool) -> None:

@@ -23,6 +23,7 @@ from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos
 from ...files import write_text
 from ...models.latent_actions.auto import load_latent_action_model
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...publishing import public_name
 from ..provenance import machine, package_versions
 from .collapse import Finding, find_problems
 from .decoding import DecodingErrors, decoding_errors, psnr
@@ -295,14 +296,14 @@ def lam_report(
         pictures=pictures,
         provenance={
             "model": {
-                "name": model_name,
+                "name": model_name and public_name(model_name),
                 "revision": revision,
                 "inverse_dynamics": type(idm).__name__,
                 "forward_dynamics": None if fdm is None else type(fdm).__name__,
                 "device": str(idm.device),
                 "dtype": str(idm.dtype).removeprefix("torch."),
             },
-            "videos": videos,
+            "videos": videos and public_name(videos),
             "strides_in_frames": sorted(set(pairs.strides)),
             "options": dataclasses.asdict(options),
             "packages": package_versions(PACKAGES),

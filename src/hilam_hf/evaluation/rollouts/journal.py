@@ -10,8 +10,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...files import disk_errors
-from .results import RESULTS_FILE, SCHEMA_VERSION, TABLE_FILE, EpisodeResult
+from ...files import disk_errors, path_inside
+from .results import RESULTS_FILE, SCHEMA_KEY, SCHEMA_VERSION, TABLE_FILE, EpisodeResult, is_results
 
 JOURNAL_FILE = "episodes.jsonl"
 
@@ -28,7 +28,8 @@ class Journal:
         overwrite: Whether to remove what the folder holds of an evaluation.
 
     Raises:
-        ValueError: The folder holds episodes of other settings, or some although `resume` is False.
+        ValueError: The folder holds episodes of other settings, or some although `resume` is False; or files under an
+            evaluation's names that are none of an evaluation, which are never replaced.
     """
 
     def __init__(
@@ -36,10 +37,11 @@ class Journal:
     ) -> None:
         self.folder = Path(folder)
         self.path = self.folder / JOURNAL_FILE
+        self._check_files(overwrite)
         if overwrite:
             self._remove()
         # As they come back from the file.
-        header = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
+        header = json.loads(json.dumps({SCHEMA_KEY: SCHEMA_VERSION, **settings}))
         lines = _whole_lines(self.path)
         self.finished = [EpisodeResult.from_dict(record) for record in lines[1:]]
         if lines:
@@ -67,6 +69,22 @@ class Journal:
     ) -> None:
         self.close()
 
+    def _check_files(self, overwrite: bool) -> None:
+        """Sees that no file is replaced that an evaluation has not written."""
+        results, table = self.folder / RESULTS_FILE, self.folder / TABLE_FILE
+        if results.exists() and not is_results(results):
+            raise ValueError(
+                f"{results}: is not the results of an evaluation and is not replaced; choose another folder"
+            )
+        if self.path.exists():
+            return
+        if table.exists() and not results.exists():
+            raise ValueError(f"{table}: is not the table of an evaluation and is not replaced; choose another folder")
+        if results.exists() and not overwrite:
+            raise ValueError(
+                f"{self.folder} holds results whose {JOURNAL_FILE} is gone; choose another folder, or overwrite it"
+            )
+
     def _check(self, header: dict[str, Any], recorded: dict[str, Any], resume: bool) -> None:
         if not resume:
             raise ValueError(f"{self.folder} holds an evaluation; choose another folder, resume it, or overwrite it")
@@ -83,9 +101,11 @@ class Journal:
             os.fsync(self._file.fileno())
 
     def _remove(self) -> None:
-        for record in _whole_lines(self.path)[1:]:
-            if record.get("video"):
-                (self.folder / record["video"]).unlink(missing_ok=True)
+        records = [record for record in _records(self.path)[1:] if isinstance(record, dict)]
+        named = [record["video"] for record in records if record.get("video")]
+        videos = [path_inside(self.folder, name, where=str(self.path), follow_links=False) for name in named]
+        for video in videos:
+            video.unlink(missing_ok=True)
         for name in (JOURNAL_FILE, RESULTS_FILE, TABLE_FILE):
             (self.folder / name).unlink(missing_ok=True)
 
@@ -116,19 +136,41 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
     """Read the lines of a journal and cut off what a crash left of the last one.
 
     Raises:
-        ValueError: Another line than the last holds no JSON.
+        ValueError: Another line than the last holds no JSON, or the file is no journal.
+    """
+    records = _records(path)
+    if None in records[:-1]:
+        raise ValueError(
+            f"{path}, line {records.index(None) + 1}: no JSON; correct the line, or overwrite the evaluation"
+        )
+    if records and records[-1] is None:
+        lines = path.read_bytes().splitlines(keepends=True)
+        os.truncate(path, sum(map(len, lines[:-1])))
+        records.pop()
+    return records
+
+
+def _records(path: Path) -> list[Any]:
+    """What the lines of a journal hold; None for one that is torn.
+
+    Raises:
+        ValueError: The file is no journal.
     """
     lines = path.read_bytes().splitlines(keepends=True) if path.exists() else []
-    records = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            if not line.endswith(b"\n"):
-                raise ValueError("torn")
-            records.append(json.loads(line))
-        except ValueError as error:
-            if number < len(lines):
-                raise ValueError(
-                    f"{path}, line {number}: no JSON; mend the line, or overwrite the evaluation"
-                ) from error
-            os.truncate(path, sum(map(len, lines[:-1])))
+    records = [_record(line) for line in lines]
+    if lines and not (_is_torn_header(lines[0]) if records[0] is None else SCHEMA_KEY in records[0]):
+        raise ValueError(f"{path}: is not the record of an evaluation and is not replaced; choose another folder")
     return records
+
+
+def _record(line: bytes) -> dict[str, Any] | None:
+    try:
+        record = json.loads(line) if line.endswith(b"\n") else None
+    except ValueError:
+        return None
+    return record if isinstance(record, dict) else None
+
+
+def _is_torn_header(line: bytes) -> bool:
+    start = f'{{"{SCHEMA_KEY}"'.encode()
+    return line.startswith(start) or start.startswith(line) or not line.strip(b"\0\n")

@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from ...files import write_text
+from ...publishing import table_cell
 from ..statistics import SuccessRate
 
-SCHEMA_VERSION = 2
+SCHEMA_KEY, SCHEMA_VERSION = "schema_version", 2
 RESULTS_FILE, TABLE_FILE = "results.json", "results.md"
 
 FaultKind = Literal["died", "hung", "error", "not finite"]
@@ -117,6 +118,11 @@ class EvaluationResult:
         return {task: _success_rate(episodes) for task, episodes in self._by_task().items()}
 
     @property
+    def num_completed(self) -> int:
+        """Episodes that came to their end; the simulator spoilt the others, which count as failed."""
+        return sum(episode.completed for episode in self.episodes)
+
+    @property
     def faults(self) -> list[dict[str, Any]]:
         """Attempts that the simulator spoilt, as records."""
         return [record for episode in self.episodes for record in episode.fault_records()]
@@ -128,9 +134,10 @@ class EvaluationResult:
             for task, episodes in self._by_task().items()
         }
         return {
-            "schema_version": SCHEMA_VERSION,
+            SCHEMA_KEY: SCHEMA_VERSION,
             "protocol": self.protocol,
             **self.overall.to_dict(),
+            "episodes_completed": self.num_completed,
             "tasks": {task: {"instruction": instructions[task], **rate.to_dict()} for task, rate in self.tasks.items()},
             "episode_results": [episode.to_dict() for episode in self.episodes],
             "faults": self.faults,
@@ -150,6 +157,8 @@ class EvaluationResult:
         ]
         lines += [_table_row(task, record) for task, record in self.to_dict()["tasks"].items()]
         lines += [_table_row("**all**", self.overall.to_dict())]
+        if not self.num_completed:
+            lines += ["", "No episode came to its end: this says nothing of the policy."]
         if self.faults:
             lines += ["", f"The simulator spoilt {len(self.faults)} attempts:", ""]
             lines += [f"- {fault['kind']}: {fault['message'].splitlines()[0]}" for fault in self.faults]
@@ -163,6 +172,15 @@ class EvaluationResult:
     def _by_task(self) -> dict[str, list[EpisodeResult]]:
         names = dict.fromkeys(episode.task for episode in self.episodes)
         return {name: [episode for episode in self.episodes if episode.task == name] for name in names}
+
+
+def is_results(file: str | Path) -> bool:
+    """Return whether a file is a `results.json` of an evaluation, of whatever version."""
+    try:
+        record = json.loads(Path(file).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(record, dict) and SCHEMA_KEY in record
 
 
 def load_results(path: str | Path) -> dict[str, Any]:
@@ -183,7 +201,7 @@ def load_results(path: str | Path) -> dict[str, Any]:
         record = json.loads(file.read_text(encoding="utf-8"))
     except json.JSONDecodeError as error:
         raise ValueError(f"{file}: no JSON ({error})") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
+    version = record.get(SCHEMA_KEY) if isinstance(record, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{file}: expected results of an evaluation with schema_version {SCHEMA_VERSION}, got {version}; "
@@ -199,8 +217,8 @@ def _success_rate(episodes: Sequence[EpisodeResult]) -> SuccessRate:
 def _table_row(task: str, record: dict[str, Any]) -> str:
     low, high = record["interval"]
     cells = (
-        task,
-        record.get("instruction", ""),
+        table_cell(task),
+        table_cell(record.get("instruction", "")),
         f"{100 * record['success_rate']:.1f} %",
         f"{record['successes']}/{record['episodes']}",
         f"{100 * low:.1f}-{100 * high:.1f} %",

@@ -16,12 +16,13 @@ from ...envs.contract import Simulator
 from ...envs.options import check_least
 from ...envs.protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
 from ...envs.registry import get_protocol, get_simulator, simulator_names
+from ...envs.workers import WorkerError
 from ...video.orientation import orient_frames
 from ..provenance import PACKAGES, lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
 from .policies import HOST_EXTRAS, Policy, acting_as_evaluated, check_fit, prediction_batch_size, spec_of
 from .pool import WorkerPool
-from .results import EpisodeResult, EvaluationResult
+from .results import RESULTS_FILE, EpisodeResult, EvaluationResult, load_results
 from .scheduler import Episode, Scheduler
 
 logger = logging.getLogger(__name__)
@@ -96,7 +97,7 @@ def evaluate(
             not fit the protocol, or it returned NaN or a wrong shape; the message names the task, the seed and the
             step.
         OSError, ImportError: A simulator, its assets or a renderer is missing.
-        WorkerError: The simulators failed before any episode came to its end.
+        WorkerError: The simulators failed before any episode came to its end; what there is of results is written.
 
     Example:
         >>> result = evaluate(ExpertPolicy(), ["drawer-open", "door-open"], episodes=5)
@@ -141,10 +142,17 @@ def evaluate(
             run.journal = stack.enter_context(Journal(out, settings, resume=resume, overwrite=overwrite))
         run.run(step_timeout_s, reset_timeout_s, progress=progress)
     result = EvaluationResult(
-        episodes=run.results(), protocol=chosen.to_dict(), provenance={**provenance, "run": run.record}
+        episodes=run.results(), protocol=chosen.to_dict(), provenance={**provenance, "run": run.whole_record()}
     )
     if out is not None:
         result.save(out)
+    if not result.num_completed:
+        last = result.faults[-1]["message"]
+        again = "" if out is None else f", then evaluate again, overwriting {out}"
+        raise WorkerError(
+            f"no episode of {len(result.episodes)} came to its end, so there is no success rate: faults of the "
+            f"simulator, the last: {last}; see `hilam doctor`{again}"
+        )
     return result
 
 
@@ -199,6 +207,14 @@ class _Run:
             "worker_memory_bytes": self.pool.memory(step_timeout),
             "machine": machine(),
         }
+
+    def whole_record(self) -> dict[str, Any]:
+        """What it took; where an earlier call has finished all episodes, what that call noted."""
+        if self.out is None or self.record["episodes_resumed"] < len(self.specs):
+            return self.record
+        file = self.out / RESULTS_FILE
+        former = load_results(file).get("provenance", {}) if file.is_file() else {}
+        return former.get("run", self.record)
 
     def results(self) -> tuple[EpisodeResult, ...]:
         """The episodes in the order of the plan."""

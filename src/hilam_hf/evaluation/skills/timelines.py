@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from ...data.corpora.corpus import load_corpus, unpack_boundaries
 from ...data.corpora.info import CorpusInfo
+from ...files import path_inside
 from ...video import VideoReader
 from ...viz import plot_skill_timeline
 from .page import SkillsPageEntry, write_skills_page
@@ -26,8 +27,9 @@ def draw_timeline(row: dict, stages: Sequence[int], videos: str | Path) -> Figur
 
     Raises:
         FileNotFoundError: If the video isn't there.
+        ValueError: If the row names a file outside of the folder.
     """
-    path = Path(videos) / row["video"]
+    path = path_inside(videos, row["video"], where=f"video of episode {row['id']!r}")
     if not path.is_file():
         raise FileNotFoundError(
             f"{path}: the video of episode {row['id']!r} is not here; give the folder it was made from"

@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoMod
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from ...plugins import LATENT_ACTION_KINDS
+from ..loading import without_code
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .kinds import LatentActionKind, get_latent_action_kind
 
@@ -20,12 +21,13 @@ class _AutoDynamicsModel(_BaseAutoModelClass):
     @classmethod
     def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
         register_kinds_of_other_packages()
-        return super().from_pretrained(*args, **kwargs)
+        with without_code(args[0] if args else kwargs.get("pretrained_model_name_or_path")):
+            return super().from_pretrained(*args, **{**kwargs, "trust_remote_code": False})
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:
         register_kinds_of_other_packages()
-        return super().from_config(config, **kwargs)
+        return super().from_config(config, **{**kwargs, "trust_remote_code": False})
 
 
 class AutoInverseDynamicsModel(_AutoDynamicsModel):

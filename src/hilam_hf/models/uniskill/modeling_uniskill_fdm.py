@@ -18,6 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
+from ..loading import check_weight_index
 from .configuration_uniskill import UniSkillFDMConfig
 
 Scheduler = Any
@@ -395,6 +396,7 @@ def load_part(part_class: Any, name_or_path: str, name: str, revision: str | Non
         OSError: If there is none.
         ValueError: If weights are missing or left over.
     """
+    check_weight_index(name_or_path, name)
     part, info = part_class.from_pretrained(
         name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
     )

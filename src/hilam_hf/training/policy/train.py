@@ -115,7 +115,8 @@ def finetune_policy(
         description="fine-tuning the policy",
     )
     if config.method == "lora":
-        save_model(trained, Path(output_dir) / "adapter")
+        # Otherwise peft asks the Hub for the policy, by its name, to compare vocabularies.
+        save_model(trained, Path(output_dir) / "adapter", save_embedding_layers=False)
         policy = trained.merge_and_unload()
     save_model(policy, Path(output_dir) / "policy")
     return dataclasses.replace(result, model=policy)

@@ -1,5 +1,7 @@
 import io
 import json
+import struct
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,11 +12,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 
 from hilam_hf.data import LeRobotWriter, RecordedDemonstration, read_lerobot
 from hilam_hf.data.demonstrations.lerobot import writer as lerobot
 from hilam_hf.data.demonstrations.lerobot.info import merge_statistics, picture_statistics, vector_statistics
+from hilam_hf.data.demonstrations.lerobot.reader import ParquetFrames
 from hilam_hf.video.video_file import VideoReader, write_video
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
@@ -421,8 +424,8 @@ def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
             {"features": {IMAGE: {"dtype": "video"}, "action": {"shape": [14]}}},
             r"action: got shape \(14,\), expected \(7,\)",
         ),
-        ({"data_path": "../{chunk_index}{file_index}"}, r"path template '../.*', which leads out of the dataset"),
-        ({"data_path": "/etc/passwd"}, r"leads out of the dataset"),
+        ({"data_path": "../{chunk_index}{file_index}"}, r"path template '../.*': names '../.*', which lies outside of"),
+        ({"data_path": "/etc/passwd"}, r"lies outside of"),
         ({"data_path": "data/{episode}.parquet"}, r"which cannot be filled in"),
         ({"data_path": "data/other.parquet"}, r"other.parquet: there is no such file"),
         ({"video_path": "videos/other.mp4"}, r"other.mp4: there is no such file"),
@@ -508,3 +511,36 @@ def test_pictures_that_are_not_there(tmp_path: Path) -> None:
         episode.frames("agentview", [1])
     with pytest.raises(ValueError, match=r"observation\.images\.image, row 2: cannot be decoded"):
         episode.frames("agentview", [2])
+
+
+def cut_png(width: int, height: int) -> bytes:
+    """The beginning of a PNG that says it is this large."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+    return b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I", 100) + b"IDAT"
+
+
+POSTSCRIPT = b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 10 10\n%%EndComments\nshowpage\n%%EOF\n"
+
+
+@pytest.mark.parametrize(
+    ("picture", "message"),
+    [
+        (POSTSCRIPT, "cannot identify image file"),
+        (cut_png(100_000, 100_000), "decompression bomb"),
+        (cut_png(8, 8), "cannot be decoded"),
+        (b"", "cannot identify image file"),
+    ],
+)
+def test_a_hostile_picture_is_named_and_starts_no_program(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, picture: bytes, message: str
+) -> None:
+    ghostscript = tmp_path / "bin" / "gs"
+    ghostscript.parent.mkdir()
+    ghostscript.write_text(f"#!/bin/sh\ntouch {tmp_path}/was_run\n")
+    ghostscript.chmod(0o755)
+    monkeypatch.setattr(EpsImagePlugin, "gs_binary", str(ghostscript))
+    pq.write_table(pa.table({"image": [{"bytes": picture, "path": "a.png"}]}), tmp_path / "file.parquet")
+    with pytest.raises(ValueError, match=rf"file\.parquet: image, row 0: (?=cannot be decoded).*{message}"):
+        ParquetFrames(tmp_path / "file.parquet", "image", 0).read([0])
+    assert not (tmp_path / "was_run").exists()

@@ -16,6 +16,7 @@ import numpy as np
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
+from ....files import path_inside
 from ....video.pixels import MAX_LEVEL
 from .layout import LeRobotLayout
 
@@ -140,14 +141,12 @@ def file_in(root: Path, template: str, **values: Any) -> Path:
         ValueError: The template is malformed or leads out of the dataset.
     """
     try:
-        path = Path(template.format(**values))
+        path = template.format(**values)
     except (KeyError, IndexError, ValueError, AttributeError) as error:
         raise ValueError(
             f"{root / INFO_FILE}: got the path template {template!r}, which cannot be filled in"
         ) from error
-    if path.is_absolute() or ".." in path.parts:
-        raise ValueError(f"{root / INFO_FILE}: got the path template {template!r}, which leads out of the dataset")
-    return root / path
+    return path_inside(root, path, where=f"{root / INFO_FILE}: the path template {template!r}")
 
 
 def vector_statistics(values: NDArray[Any]) -> dict[str, Any]:

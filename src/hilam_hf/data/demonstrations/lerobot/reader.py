@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....recorded import check_phases, check_vectors
+from ....video.pixels import PICTURE_FORMATS
 from ..demonstration import Demonstration, DemonstrationFormat
 from ..video_frames import CameraFrames, VideoFrames
 from .info import INFO_FILE, OURS, PHASE_KEY, file_in, read_info
@@ -93,8 +94,9 @@ class ParquetFrames:
         if data is None:
             raise ValueError(f"{self.path}: {self.column}, row {row}: holds no picture, only {value!r}")
         try:
-            return np.asarray(Image.open(io.BytesIO(data)).convert("RGB"))
-        except OSError as error:
+            return np.asarray(Image.open(io.BytesIO(data), formats=PICTURE_FORMATS).convert("RGB"))
+        # Pillow raises SyntaxError for broken chunks of a PNG.
+        except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
             raise ValueError(f"{self.path}: {self.column}, row {row}: cannot be decoded ({error})") from error
 
 
