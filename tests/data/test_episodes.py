@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from hilam_hf.data import Episode, resolve_stride, scan_videos, split_episodes
-from tests.numbered_videos import MakeVideo
+from tests.numbered_videos import MakeVideo, write_video_at
 
 
 def write_metadata(folder: Path, *rows: dict | str) -> Path:
@@ -75,6 +75,19 @@ def test_bad_files_are_set_aside(tmp_path: Path, make_video: MakeVideo) -> None:
     assert "line 1, but there is no such file" in reasons["gone.mp4"][0]
     assert "outside the folder" in reasons["../outside.mp4"][0]
     assert [item.path for item in found.rejected] == sorted(item.path for item in found.rejected)
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webm"])
+def test_a_variable_frame_rate_is_set_aside(tmp_path: Path, make_video: MakeVideo, extension: str) -> None:
+    """0.3 seconds were 0.2 to 0.6 s in such a file; a rate in the metadata says that frames are evenly spaced."""
+    make_video("good.mp4")
+    root = tmp_path / "videos"
+    write_video_at(root / f"phone{extension}", [0, 1, 2, 4, 6, 8, 9])
+    found = scan(root)
+    assert [episode.id for episode in found.episodes] == ["good"]
+    assert "its frames are 0.1 to 0.2 s apart (a variable frame rate" in found.rejected[0].reason
+    write_metadata(root, {"file_name": f"phone{extension}", "fps": 5})
+    assert [(episode.id, episode.fps) for episode in scan(root).episodes] == [("good", 10.0), ("phone", 5.0)]
 
 
 def test_min_frames(tmp_path: Path, make_video: MakeVideo) -> None:

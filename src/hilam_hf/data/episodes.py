@@ -93,8 +93,8 @@ def scan_videos(
     Files with the extensions `VIDEO_EXTENSIONS` (any case) are looked for at any depth. A file `metadata.jsonl`, in the
     folder or below it, may describe the videos beside or below itself: one JSON object a line, with `file_name`
     (relative to the metadata file) and any of `language`, `source`, `fps`; other keys are kept. `fps` there overrides
-    the container's rate, for clips that were re-timed when they were encoded. Sizes and rates may differ from file to
-    file.
+    the container's times, for clips that were re-timed when they were encoded. Sizes and rates may differ from file to
+    file; within a file frames are evenly spaced, and a video with a variable rate is set aside.
 
     Args:
         folder: The folder.
@@ -293,7 +293,8 @@ def _look_at(
     path: Path, episode_id: str, row: Mapping[str, Any], min_frames: int, *, every_frame: bool
 ) -> Episode | RejectedVideo:
     try:
-        info = check_video(path, every_frame=every_frame)
+        # A rate from the metadata says that frames are evenly spaced, whatever the container's times.
+        info = check_video(path, every_frame=every_frame, constant_rate=row.get("fps") is None)
     except VideoError as error:
         return RejectedVideo(str(path), error.reason)
     except OSError as error:

@@ -41,19 +41,28 @@ class FrameSource:
         self.name = str(frames) if isinstance(frames, (str, Path)) else "inputs"
         self.size = size
         self.num_channels = num_channels
-        self.fps: float | None = None
         self._frames: VideoReader | VideoDecoder | Tensor
         if isinstance(frames, (str, Path)):
             self._frames = VideoReader(frames, size)
-            self.fps = self._frames.info.fps
         elif is_decoder(frames):
             self._frames = frames
-            self.fps = frame_rate(frames)
         else:
             self._frames = torch.as_tensor(frames)
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second; None where the video does not say.
+
+        Raises:
+            ValueError: If the frames of a file are not evenly spaced.
+        """
+        if isinstance(self._frames, VideoReader):
+            self._frames.check_constant_rate()
+            return self._frames.info.fps
+        return None if isinstance(self._frames, Tensor) else frame_rate(self._frames)
 
     def pieces(self, length: int = FRAMES_PER_PIECE) -> Iterator[Tensor]:
         """Goes through the video once.

@@ -245,7 +245,7 @@ def _frames(
     path = file_in(root, info["video_path"], video_key=key, **indices)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file: copy the dataset again")
-    return VideoFrames(path, round(start * info["fps"]), row["length"], float(info["fps"]))
+    return VideoFrames(path, float(start), row["length"], float(info["fps"]))
 
 
 def _parts(values: NDArray[np.float32], state: StateColumn, layout: LeRobotLayout) -> dict[str, NDArray[np.float32]]:
