@@ -322,7 +322,7 @@ def test_resuming_after_an_interruption_at_every_stage(tmp_path: Path) -> None:
 def write_published(root: Path, lengths: tuple[int, ...] = (4, 6, 3), kind: str = "video", **info: Any) -> Path:
     """A dataset as others publish it: all episodes in one data file and, for videos, in one file a camera.
 
-    Frame t of episode n shows number 10 n + t.
+    Frame t of episode n shows number 10 n + t, and its actions are n / 10 + t / 100.
     """
     pixels = [pictures(length, start=10 * n)[:, ::-1, ::-1] for n, length in enumerate(lengths)]
     ends = np.cumsum(lengths)
@@ -337,7 +337,7 @@ def write_published(root: Path, lengths: tuple[int, ...] = (4, 6, 3), kind: str 
     for n, length in enumerate(lengths):
         for t in range(length):
             row = {
-                "action": [10.0 * n + t] * 7,
+                "action": [n / 10 + t / 100] * 7,
                 "observation.state": [float(t + k) for k in range(8)],
                 "episode_index": n,
             }
@@ -387,7 +387,7 @@ def test_published_datasets(tmp_path: Path, kind: str) -> None:
     ]
     second = episodes[1]
     assert (second.source, second.fps, second.phases, second.stored_transform) == ("unknown", 10.0, None, "rotate_180")
-    assert second.actions[:, 2].tolist() == [10, 11, 12, 13, 14, 15]
+    np.testing.assert_allclose(second.actions[:, 2], [0.1, 0.11, 0.12, 0.13, 0.14, 0.15], rtol=1e-6)
     assert second.agent_pos[3].tolist() == [3, 4, 5, 6, 7, 8, 9, 10]
     for camera in ("agentview", "robot0_eye_in_hand"):
         for episode, numbers in zip(episodes, ([0, 1, 2, 3], list(range(10, 16)), [20, 21, 22]), strict=True):
@@ -401,10 +401,10 @@ def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
     write_published(tmp_path)
     change_table(tmp_path / "meta/episodes/chunk-000/file-000.parquet", lambda rows: rows.reverse())
     episodes = read_lerobot(tmp_path)
-    assert [(episode.language, episode.actions[0, 0]) for episode in episodes] == [
+    assert [(episode.language, round(float(episode.actions[0, 0]), 6)) for episode in episodes] == [
         ("Do 0!", 0),
-        ("Do 1!", 10),
-        ("Do 2!", 20),
+        ("Do 1!", 0.1),
+        ("Do 2!", 0.2),
     ]
 
 

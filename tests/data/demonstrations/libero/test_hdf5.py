@@ -28,7 +28,10 @@ def record(folder: Path, count: int, **changes: Any) -> Path:
 
 
 def write_official(file: Path, numbers: tuple[int, ...] = (0, 1, 2, 10), **attributes: Any) -> Path:
-    """A file as LIBERO's create_dataset.py lays it out; demonstration n has 4 + n rows, its numbers are n + row."""
+    """A file as LIBERO's create_dataset.py lays it out; demonstration n has 4 + n rows, its numbers are n + row.
+
+    Its actions are those by 100, which the robot can do.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, "w") as hdf5:
         data = hdf5.create_group("data")
@@ -53,7 +56,7 @@ def write_official(file: Path, numbers: tuple[int, ...] = (0, 1, 2, 10), **attri
                 group[f"obs/{name}"] = rows + 100.0 * offset + np.arange(width)
             group["obs/agentview_rgb"] = pictures(length, start=number)
             group["obs/eye_in_hand_rgb"] = pictures(length, start=20 - number)
-            group["actions"] = rows + 0.5 * np.ones(7)
+            group["actions"] = (rows + 0.5 * np.ones(7)) / 100
             group["states"] = rows + np.zeros(13)
             group["robot_states"] = rows + np.arange(9.0)
             group["rewards"], group["dones"] = ends, ends
@@ -202,7 +205,7 @@ def test_official_file(tmp_path: Path) -> None:
     last = episodes[-1]
     assert (last.language, last.source, last.fps, last.phases) == ("pick it up", "human", 10.0, None)
     assert last.num_frames == 14 and last.actions.dtype == np.float32
-    np.testing.assert_array_equal(last.actions[:, 3], 10.5 + np.arange(14))
+    np.testing.assert_allclose(last.actions[:, 3], (10.5 + np.arange(14)) / 100, rtol=1e-6)
     # Offsets of `write_official`: ee_pos 0, ee_ori 100, gripper_states 300, joint_states 400.
     assert last.agent_pos[0].tolist() == [10, 11, 12, 110, 111, 112, 310, 311]
     np.testing.assert_array_equal(last.frames("agentview", [2])[0].permute(1, 2, 0), pictures(1, start=12)[0])
