@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....files import walk_files
 from ....recorded import check_phases, check_vectors
 from ..demonstration import Demonstration, DemonstrationFormat
 from ..video_frames import CameraFrames, VideoFrames
@@ -286,7 +287,9 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
 def _datasets(path: Path) -> list[Path]:
     if (path / INFO_FILE).is_file():
         return [path]
-    return sorted(file.parent.parent for file in path.rglob(INFO_FILE))
+    name = Path(INFO_FILE)
+    found = walk_files(path) if path.is_dir() else ()
+    return sorted(file.parent.parent for file in found if file.parts[-2:] == name.parts)
 
 
 FORMAT = DemonstrationFormat(
