@@ -16,6 +16,7 @@ from hilam_hf.data import LeRobotWriter, RecordedDemonstration, read_lerobot
 from hilam_hf.data.demonstrations.lerobot import writer as lerobot
 from hilam_hf.data.demonstrations.lerobot.info import merge_statistics, picture_statistics, vector_statistics
 from hilam_hf.video.video_file import VideoReader, write_video
+from tests.numbered_videos import frame_numbers, write_video_at
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
 TASK = "put_the_bowl_on_the_stove"
@@ -395,6 +396,31 @@ def test_published_datasets(tmp_path: Path, kind: str) -> None:
             assert read_pictures(frames) == (numbers, [3, 2, 1, 0])
         assert read_pictures(second.frames(camera, [5, 0, 3, 3]).permute(0, 2, 3, 1).numpy())[0] == [15, 10, 13, 13]
     assert "joint_positions" not in second.proprioception
+
+
+def test_frames_are_found_by_their_times_behind_one_that_is_missing(tmp_path: Path) -> None:
+    """The video lacks frame 5 of 13: that of the second episode, at 0.5 s; the third begins at 1.0 s."""
+    write_published(tmp_path)
+    for key in (IMAGE, "observation.images.wrist_image"):
+        write_video_at(tmp_path / f"videos/{key}/chunk-000/file-000.mp4", [t for t in range(13) if t != 5])
+    first, second, third = read_lerobot(tmp_path)
+    assert frame_numbers(first.frames("agentview")) == [0, 1, 2, 3]
+    assert frame_numbers(third.frames("robot0_eye_in_hand", [2, 0])) == [12, 10]
+    with pytest.raises(ValueError, match=r"file-000\.mp4: it has 12 frames at .* \(none is at 0\.500 s\): copy"):
+        second.frames("agentview", [0])
+
+
+def test_a_byte_order_mark_and_another_encoding(tmp_path: Path) -> None:
+    write_published(tmp_path)
+    file = tmp_path / "meta/info.json"
+    text = file.read_text()
+    file.write_text(text, encoding="utf-8-sig")
+    assert len(read_lerobot(tmp_path)) == 3
+    file.write_bytes(b'{"robot_type": "\xe9"}')
+    with pytest.raises(
+        ValueError, match=r"info\.json, line 1: this is not UTF-8 \(byte 0xe9\): save"
+    ):
+        read_lerobot(tmp_path)
 
 
 def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
