@@ -201,17 +201,17 @@ class VideoReader:
 
     def _decoded_times(self) -> NDArray[np.float64]:
         batches = torch.arange(len(self)).split(_DECODE_BATCH)
-        times = [_decode_batch(self._decoder, batch.tolist(), self.path).pts_seconds for batch in batches]
+        times = [decode_batch(self._decoder, batch.tolist(), self.path).pts_seconds for batch in batches]
         seconds = torch.cat(times).double().numpy()
         return seconds - seconds[0]
 
     def _decode(self, batch: list[int]) -> Tensor:
-        frames = decode_frames(self._decoder, batch, self.path)
+        frames = decode_batch(self._decoder, batch, self.path).data
         return frames if self.size is None else resize_frames(frames, self.size)
 
 
-def decode_frames(decoder: VideoDecoder, indices: list[int], name: str | Path) -> Tensor:
-    """The frames with the given indices, in the decoder's own layout.
+def decode_batch(decoder: VideoDecoder, indices: list[int], name: str | Path) -> FrameBatch:
+    """The frames with the given indices, in the decoder's own layout, with their times.
 
     Args:
         decoder: A torchcodec decoder.
@@ -221,10 +221,6 @@ def decode_frames(decoder: VideoDecoder, indices: list[int], name: str | Path) -
     Raises:
         VideoError: A frame cannot be decoded.
     """
-    return _decode_batch(decoder, indices, name).data
-
-
-def _decode_batch(decoder: VideoDecoder, indices: list[int], name: str | Path) -> FrameBatch:
     try:
         return decoder.get_frames_at(indices)
     except (RuntimeError, IndexError) as error:

@@ -99,7 +99,11 @@ def test_a_stride_in_seconds_takes_the_files_rate(tmp_path: Path) -> None:
     uneven = write_video_at(tmp_path / "uneven.mp4", [0, 1, 2, 4, *range(6, 30)])
     with pytest.raises(ValueError, match=r"uneven\.mp4: its frames are 0\.1 to 0\.2 s apart"):
         model.extract_skills(uneven)
-    assert len(model.extract_skills(uneven, fps=10)) == 28 - 4
+    with pytest.raises(ValueError, match=r"inputs: its frames are 0\.1 to 0\.2 s apart .*; or give fps"):
+        model.extract_skills(VideoDecoder(uneven))
+    for video in (uneven, VideoDecoder(uneven)):
+        assert len(model.extract_skills(video, fps=10)) == 28 - 4
+    assert len(model.extract_skills(VideoDecoder(path))) == 20 - 4
     with pytest.raises(ValueError, match="fps: got none"):
         model.extract_skills(moving_frames(20))
 

@@ -417,9 +417,7 @@ def test_a_byte_order_mark_and_another_encoding(tmp_path: Path) -> None:
     file.write_text(text, encoding="utf-8-sig")
     assert len(read_lerobot(tmp_path)) == 3
     file.write_bytes(b'{"robot_type": "\xe9"}')
-    with pytest.raises(
-        ValueError, match=r"info\.json, line 1: this is not UTF-8 \(byte 0xe9\): save"
-    ):
+    with pytest.raises(ValueError, match=r"info\.json, line 1: this is not UTF-8 \(byte 0xe9\): save"):
         read_lerobot(tmp_path)
 
 
