@@ -8,10 +8,11 @@ import h5py
 import numpy as np
 import pytest
 
-from hilam_hf.data import Demonstration, load_demonstrations
+from hilam_hf.data import Demonstration, VideoRecordingWriter, load_demonstrations
 from hilam_hf.data.demonstrations.actions import convert_actions
 from hilam_hf.libero_conventions import PANDA
 from tests.data.demonstrations.libero.test_hdf5 import write_official
+from tests.robot_recordings import small_demonstration
 
 
 def recording(folder: Path, *, scale: float = 1.0, gripper: tuple[float, float] = (-1.0, 1.0)) -> Path:
@@ -88,3 +89,13 @@ def test_robots_without_a_range_are_not_judged(tmp_path: Path) -> None:
         demonstration, robot=replace(PANDA, action_range=None), actions=demonstration.actions * 100
     )
     np.testing.assert_array_equal(convert_actions(other).actions, other.actions)
+
+
+def test_an_effort_of_0_to_1_is_meta_worlds_own(caplog: pytest.LogCaptureFixture, tmp_path: Path) -> None:
+    """Its expert of pick-place lets go at 0 and holds at 1."""
+    with VideoRecordingWriter(tmp_path) as writer:
+        actions = np.array([[0.5, 0.0, -0.5, 0.0]] * 3 + [[0.5, 0.0, -0.5, 1.0]] * 3)
+        writer.add(small_demonstration("pick-place/e0", 6, actions=actions))
+    (demonstration,) = load_demonstrations(tmp_path)
+    np.testing.assert_array_equal(demonstration.actions, actions)
+    assert not caplog.records
