@@ -115,7 +115,7 @@ def small_demonstration(id: str, num_frames: int = 6, *, seed: int = 0, **change
         "language": "open the drawer",
         "fps": 20.0,
         "frames": {"corner2": numbered_frames(num_frames).permute(0, 2, 3, 1).numpy()},
-        "actions": rng.normal(size=(num_frames, 4)),
+        "actions": rng.uniform(-1, 1, (num_frames, 4)),
         "robot": SAWYER,
         "proprioception": {
             "ee_positions": changes.pop("ee_positions", rng.normal(size=(num_frames, 3))),

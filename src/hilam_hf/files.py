@@ -92,6 +92,37 @@ def path_inside(root: str | Path, relative: Any, *, where: str, follow_links: bo
     return path
 
 
+def walk_files(root: str | Path) -> Iterator[Path]:
+    """Files below a folder, at any depth, in an order that depends only on the names.
+
+    Links to folders are followed, each folder once; names that begin with a dot are passed over.
+
+    Raises:
+        OSError: A folder cannot be read.
+    """
+    seen: set[str] = set()
+    # Links come last: a folder that is there itself is not known by another name.
+    folders, links = [Path(root)], list[Path]()
+    while folders or links:
+        folder = (folders or links).pop(0)
+        real = os.path.realpath(folder)
+        if real in seen:
+            continue
+        seen.add(real)
+        with os.scandir(folder) as entries:
+            visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
+        for entry in visible:
+            if not entry.is_dir():
+                yield Path(entry.path)
+            else:
+                (links if entry.is_symlink() else folders).append(Path(entry.path))
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a name is of a hidden file or folder."""
+    return name.startswith(".") and name not in (".", "..")
+
+
 def _flush_to_disk(path: Path) -> None:
     """Some file systems report a full disk only when the data reach it."""
     descriptor = os.open(path, os.O_RDWR)

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from .robots import EE_POSITIONS, RobotDescription
+from .robots import EE_POSITIONS, GRIPPER, RobotDescription
 
 ProprioceptionLayout = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints"]
 
@@ -24,7 +24,7 @@ PANDA = RobotDescription(
     name="panda",
     environment="libero",
     action_dim=ACTION_DIM,
-    action_names=("x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3", "gripper"),
+    action_names=("x", "y", "z", "axis_angle1", "axis_angle2", "axis_angle3", GRIPPER),
     action_range=(-1.0, 1.0),
     # Metres, radians (see `quaternion_to_axis_angle`), metres of each finger, radians.
     proprioception={

@@ -8,7 +8,8 @@ SAWYER = RobotDescription(
     name="sawyer",
     environment="metaworld",
     action_dim=4,
-    action_names=("x", "y", "z", "gripper"),
+    # An effort, of which the experts use 0 as well: not a gripper that is open or closed.
+    action_names=("x", "y", "z", "gripper_effort"),
     action_range=(-1.0, 1.0),
     proprioception={EE_POSITIONS: 3, "gripper_openings": 1},
     layouts={"ee_gripper": (EE_POSITIONS, "gripper_openings")},

@@ -71,6 +71,7 @@ class RecordedDemonstration:
                 f"task of episode {self.id!r}: got {self.task!r}, expected letters, digits, '-' and '_', as the id's "
                 "beginning"
             )
+        check_text(f"{self.where}: language", self.language)
         if not self.fps > 0:
             raise ValueError(f"{self.where}: fps: got {self.fps}, expected a number above 0")
         check_image_transform(self.image_transform)
@@ -184,6 +185,19 @@ def check_vectors(where: str, name: str, values: Any, num_frames: int, width: in
         raise ValueError(f"{where}: {name}: got {array.dtype}, expected numbers")
     if not np.isfinite(array).all():
         raise ValueError(f"{where}: {name}: has NaN or infinite values")
+
+
+def check_text(where: str, text: str) -> None:
+    """Sees that text can be written as UTF-8.
+
+    Raises:
+        ValueError: It holds half of a character, as JSON's escapes and names of files may.
+    """
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        half = ascii(text[error.start])[1:-1]
+        raise ValueError(f"{where}: holds {half}, which is half of a character (a lone surrogate)") from error
 
 
 def check_phases(where: str, phases: Sequence[str] | None, num_frames: int) -> None:

@@ -14,6 +14,9 @@ from .video.orientation import ImageTransform, check_image_transform
 EE_POSITIONS = "ee_positions"
 """The part of every robot's proprioception that says where its end effector is: 3 numbers, in metres."""
 
+GRIPPER = "gripper"
+"""The name in `action_names` of the number that opens the gripper at the least value, and closes it at the greatest."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class RobotDescription:

@@ -1,11 +1,13 @@
 import json
+import os
 import random
+import shutil
 from pathlib import Path
 
 import pytest
 
 from hilam_hf.data import Episode, resolve_stride, scan_videos, split_episodes
-from tests.numbered_videos import MakeVideo
+from tests.numbered_videos import MakeVideo, write_video_at
 
 
 def write_metadata(folder: Path, *rows: dict | str) -> Path:
@@ -75,6 +77,87 @@ def test_bad_files_are_set_aside(tmp_path: Path, make_video: MakeVideo) -> None:
     assert "line 1, but there is no such file" in reasons["gone.mp4"][0]
     assert "outside the folder" in reasons["../outside.mp4"][0]
     assert [item.path for item in found.rejected] == sorted(item.path for item in found.rejected)
+
+
+def test_linked_folders_are_followed_once_and_hidden_ones_are_not(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("here/one.mp4")
+    make_video(".trash/two.mp4")
+    make_video("here/.three.mp4")
+    root = tmp_path / "videos"
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(root / ".trash", elsewhere)
+    (root / "linked").symlink_to(elsewhere)
+    (root / "again").symlink_to(root / "here")
+    (root / "here" / "loop").symlink_to(root)
+    assert [episode.id for episode in scan(root).episodes] == ["here/one", "linked/two"]
+    write_metadata(root, {"file_name": ".trash/two.mp4"})
+    assert "but hidden: names that begin with a dot are not read" in scan(root).rejected[0].reason
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-8"])
+@pytest.mark.parametrize("name", ["metadata.jsonl", "metadata.csv"])
+def test_metadata_of_other_programs(tmp_path: Path, make_video: MakeVideo, name: str, encoding: str) -> None:
+    make_video("one.mp4")
+    make_video("two.mp4")
+    texts = {
+        "metadata.jsonl": '{"file_name": "one.mp4", "language": "ouvre l\u2019\u00e9tui", "fps": 5}\r\n',
+        "metadata.csv": "file_name,language,fps,verb\r\none.mp4,ouvre l\u2019\u00e9tui,5,\r\ntwo.mp4,,,open\r\n",
+    }
+    (tmp_path / "videos" / name).write_bytes(texts[name].encode(encoding))
+    one, two = scan(tmp_path / "videos").episodes
+    assert (one.language, one.fps, one.metadata) == ("ouvre l\u2019\u00e9tui", 5.0, {})
+    assert (two.language, two.fps) == (None, 10.0)
+    assert two.metadata == ({"verb": "open"} if name == "metadata.csv" else {})
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        ("metadata.jsonl", b'{"file_name": "a.mp4"}\n{"language": "\xe9"}', r"line 2: this is not UTF-8 \(byte 0xe9\)"),
+        ("metadata.csv", b"file_name,language\n\xe9,x\n", r"line 2: this is not UTF-8 \(byte 0xe9\)"),
+        ("metadata.csv", b"file,language\na.mp4,x\n", r"line 1: got columns file, language, expected file_name"),
+        ("metadata.csv", b"file_name,language\na.mp4\n", r"line 2: expected 2 cells"),
+        ("metadata.csv", b"file_name,language\na.mp4,x,y\n", r"line 2: expected 2 cells"),
+        ("metadata.csv", b"file_name,fps\na.mp4,fast\n", r"line 2: fps: got 'fast', expected frames a second"),
+        ("metadata.jsonl", b'{"file_name": "a.mp4", "language": "\\ud83d"}', r"line 1: holds \\ud83d, which is half"),
+        ("metadata.jsonl", b'{"file_name": "a.mp4", "tags": ["\\udc00"]}', r"line 1: holds \\udc00, which is half"),
+    ],
+)
+def test_unreadable_metadata_is_named(
+    tmp_path: Path, make_video: MakeVideo, name: str, content: bytes, message: str
+) -> None:
+    make_video()
+    (tmp_path / "videos" / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"{name}, {message}"):
+        scan(tmp_path / "videos")
+
+
+def test_a_name_that_is_not_unicode_is_set_aside(tmp_path: Path, make_video: MakeVideo) -> None:
+    good = make_video("good.mp4")
+    shutil.copy(good, os.fsdecode(os.fsencode(good.parent) + b"/caf\xe9.mp4"))
+    found = scan(good.parent)
+    assert [episode.id for episode in found.episodes] == ["good"]
+    assert found.rejected[0].path.endswith(r"caf\xe9.mp4") and "rename it" in found.rejected[0].reason
+
+
+def test_ids_are_unique_whatever_the_suffixes(tmp_path: Path, make_video: MakeVideo) -> None:
+    for name in ("v.mp4", "v.webm", "v.mp4.mp4", "v.mp4.webm.mp4", "w.mp4.mp4"):
+        make_video(name)
+    ids = [episode.id for episode in scan(tmp_path / "videos").episodes]
+    assert ids == ["v.mp4", "v.mp4.mp4", "v.mp4.webm", "v.webm", "w.mp4"]
+
+
+@pytest.mark.parametrize("extension", [".mp4", ".webm"])
+def test_a_variable_frame_rate_is_set_aside(tmp_path: Path, make_video: MakeVideo, extension: str) -> None:
+    """0.3 seconds were 0.2 to 0.6 s in such a file; a rate in the metadata says that frames are evenly spaced."""
+    make_video("good.mp4")
+    root = tmp_path / "videos"
+    write_video_at(root / f"phone{extension}", [0, 1, 2, 4, 6, 8, 9])
+    found = scan(root)
+    assert [episode.id for episode in found.episodes] == ["good"]
+    assert "its frames are 0.1 to 0.2 s apart (a variable frame rate" in found.rejected[0].reason
+    write_metadata(root, {"file_name": f"phone{extension}", "fps": 5})
+    assert [(episode.id, episode.fps) for episode in scan(root).episodes] == [("good", 10.0), ("phone", 5.0)]
 
 
 def test_min_frames(tmp_path: Path, make_video: MakeVideo) -> None:

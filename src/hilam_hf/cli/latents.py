@@ -49,7 +49,7 @@ def doctor() -> None:
 
 
 def extract(
-    videos: Annotated[Path, typer.Argument(help="Folder of videos, with or without metadata.jsonl.")],
+    videos: Annotated[Path, typer.Argument(help="Folder of videos, with or without metadata.jsonl or metadata.csv.")],
     model: Annotated[str, typer.Option(help="Latent action model, or its inverse dynamics model: Hub id or folder.")],
     out: Out,
     stride: Stride = None,

@@ -180,6 +180,13 @@ def finetune_command(
             "gripper_joints; as in the protocol."
         ),
     ] = None,
+    gripper: Annotated[
+        str | None,
+        typer.Option(help="For a gripper of 0 to 1, what 1 means: one_opens (OpenVLA, Open X-Embodiment), one_closes."),
+    ] = None,
+    action_scale: Annotated[
+        float | None, typer.Option(help="Factor of all numbers of an action but the gripper, to the robot's range.")
+    ] = None,
     resume: Resume = False,
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
@@ -208,6 +215,8 @@ def finetune_command(
         rename_cameras=parse_renames(rename_camera or ()),
         image_transform=image_transform,  # type: ignore[arg-type]
         proprioception=proprioception,
+        gripper=gripper,  # type: ignore[arg-type]
+        action_scale=action_scale,
         resume=resume,
     )
     tell(f"policy in {out}/policy")

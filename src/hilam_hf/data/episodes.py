@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
-import math
 import mimetypes
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -16,9 +14,10 @@ from typing import Any, Literal
 
 from tqdm import tqdm
 
+from ..files import is_hidden, walk_files
+from ..recorded import check_text
 from ..video import VIDEO_EXTENSIONS, VideoError, check_video
-
-METADATA_FILE = "metadata.jsonl"
+from .metadata import METADATA_FILE, METADATA_TABLE, read_metadata
 
 
 @dataclass(frozen=True)
@@ -90,11 +89,12 @@ def scan_videos(
 ) -> VideoFolder:
     """Finds and checks the videos below a folder; bad ones are listed and set aside.
 
-    Files with the extensions `VIDEO_EXTENSIONS` (any case) are looked for at any depth. A file `metadata.jsonl`, in the
-    folder or below it, may describe the videos beside or below itself: one JSON object a line, with `file_name`
-    (relative to the metadata file) and any of `language`, `source`, `fps`; other keys are kept. `fps` there overrides
-    the container's rate, for clips that were re-timed when they were encoded. Sizes and rates may differ from file to
-    file.
+    Files with the extensions `VIDEO_EXTENSIONS` (any case) are looked for at any depth, in linked folders, too, but not
+    under names that begin with a dot. A file `metadata.jsonl`, in the folder or below it, may describe the videos
+    beside or below itself: one JSON object a line, with `file_name` (relative to the metadata file) and any of
+    `language`, `source`, `fps`; other keys are kept. `metadata.csv` does the same, with columns. `fps` there overrides
+    the container's times, for clips that were re-timed when they were encoded. Sizes and rates may differ from file to
+    file; within a file frames are evenly spaced, and a video with a variable rate is set aside.
 
     Args:
         folder: The folder.
@@ -119,8 +119,9 @@ def scan_videos(
     root = _existing_folder(folder)
     if check not in ("ends", "all"):
         raise ValueError(f'check: got {check!r}, expected "ends" or "all"')
-    files, rejected = _find_files(root)
-    rows = _read_metadata(root)
+    found = list(walk_files(root))
+    files, rejected = _find_files(root, found)
+    rows = read_metadata(root, found)
     rejected += _rows_without_file(root, rows, {path.as_posix() for path in files})
     if not files:
         raise ValueError(
@@ -210,11 +211,11 @@ def _existing_folder(folder: str | Path) -> Path:
     return root
 
 
-def _find_files(root: Path) -> tuple[list[PurePosixPath], list[RejectedVideo]]:
+def _find_files(root: Path, found: Iterable[Path]) -> tuple[list[PurePosixPath], list[RejectedVideo]]:
     """Video files below the root, as sorted relative paths, and those of a format that is not read."""
     files: list[PurePosixPath] = []
     rejected: list[RejectedVideo] = []
-    for path in _walk(root):
+    for path in found:
         if path.suffix.lower() in VIDEO_EXTENSIONS:
             files.append(PurePosixPath(path.relative_to(root).as_posix()))
         elif (mimetypes.guess_type(path.name)[0] or "").startswith("video/"):
@@ -224,54 +225,13 @@ def _find_files(root: Path) -> tuple[list[PurePosixPath], list[RejectedVideo]]:
     return sorted(files), rejected
 
 
-def _walk(root: Path) -> Iterator[Path]:
-    def fail(error: OSError) -> None:
-        raise error
-
-    for directory, _, names in os.walk(root, onerror=fail):
-        yield from (Path(directory, name) for name in names)
-
-
 def _episode_ids(files: Sequence[PurePosixPath]) -> dict[PurePosixPath, str]:
     stems = Counter(path.with_suffix("") for path in files)
-    return {path: str(path.with_suffix("") if stems[path.with_suffix("")] == 1 else path) for path in files}
-
-
-def _read_metadata(root: Path) -> dict[str, dict[str, Any]]:
-    """Metadata rows by the file's path below the root; each row also says where it stands, under "_where"."""
-    rows: dict[str, dict[str, Any]] = {}
-    for file in sorted(path for path in _walk(root) if path.name == METADATA_FILE):
-        with open(file, encoding="utf-8") as lines:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                where = f"{file}, line {number}"
-                row = _parse_row(line, where)
-                # normpath, not resolve: a row that climbs out of the folder must stay recognisable.
-                name = os.path.normpath(os.path.join(file.parent.relative_to(root).as_posix(), row["file_name"]))
-                key = Path(name).as_posix()
-                if key in rows:
-                    raise ValueError(f"{where}: {row['file_name']!r} was already described at {rows[key]['_where']}")
-                rows[key] = {**row, "_where": where}
-    return rows
-
-
-def _parse_row(line: str, where: str) -> dict[str, Any]:
-    try:
-        row = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{where}: this is not JSON ({error}): write one JSON object a line") from error
-    if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
-        raise ValueError(f'{where}: expected a JSON object with "file_name", got {line.strip()[:80]}')
-    for key in ("language", "source"):
-        if not isinstance(row.get(key), str | None):
-            raise ValueError(f"{where}: {key}: got {row[key]!r}, expected a string")
-    fps = row.get("fps")
-    if fps is not None and (
-        isinstance(fps, bool) or not isinstance(fps, int | float) or not (math.isfinite(fps) and fps > 0)
-    ):
-        raise ValueError(f"{where}: fps: got {fps!r}, expected frames a second, above 0")
-    return row
+    # A file that keeps its suffix may be called as another one without its own: v.mp4, v.webm and v.mp4.mp4.
+    unique = {path for path in files if stems[path.with_suffix("")] == 1} - {
+        path for path in files if path.with_suffix("") in set(files)
+    }
+    return {path: str(path.with_suffix("") if path in unique else path) for path in files}
 
 
 def _rows_without_file(root: Path, rows: Mapping[str, Mapping[str, Any]], found: set[str]) -> list[RejectedVideo]:
@@ -281,6 +241,8 @@ def _rows_without_file(root: Path, rows: Mapping[str, Mapping[str, Any]], found:
             continue
         if name.startswith("../") or os.path.isabs(name):
             reason = f"named at {row['_where']}, but outside the folder: file names are relative to it"
+        elif any(is_hidden(part) for part in PurePosixPath(name).parts):
+            reason = f"named at {row['_where']}, but hidden: names that begin with a dot are not read"
         elif (root / name).is_file():
             reason = f"named at {row['_where']}, but not one of {', '.join(VIDEO_EXTENSIONS)}"
         else:
@@ -293,7 +255,12 @@ def _look_at(
     path: Path, episode_id: str, row: Mapping[str, Any], min_frames: int, *, every_frame: bool
 ) -> Episode | RejectedVideo:
     try:
-        info = check_video(path, every_frame=every_frame)
+        check_text("its path", episode_id)
+    except ValueError as error:
+        return RejectedVideo(os.fsencode(path).decode(errors="backslashreplace"), f"{error}: rename it")
+    try:
+        # A rate from the metadata says that frames are evenly spaced, whatever the container's times.
+        info = check_video(path, every_frame=every_frame, constant_rate=row.get("fps") is None)
     except VideoError as error:
         return RejectedVideo(str(path), error.reason)
     except OSError as error:
@@ -303,7 +270,9 @@ def _look_at(
         return RejectedVideo(str(path), f"it holds {frames}; at least {min_frames} are needed to see a change")
     fps = row.get("fps") or info.fps
     if not fps:
-        return RejectedVideo(str(path), f"it does not say its frame rate: give fps in {METADATA_FILE}")
+        return RejectedVideo(
+            str(path), f"it does not say its frame rate: give fps in {METADATA_FILE} or {METADATA_TABLE}"
+        )
     return Episode(
         id=episode_id,
         path=str(path),

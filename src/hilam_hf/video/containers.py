@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, Literal
 
 _MP4_BOXES = frozenset(
     b"ftyp moov mdat free skip wide pnot moof mfra sidx styp ssix uuid meta udta prft emsg pdin".split()
@@ -32,12 +32,13 @@ def declared_size(path: str | Path) -> int | None:
     """
     with open(path, "rb") as file:
         start = file.read(12)
-        if start[4:8] in _MP4_BOXES:
+        container = container_of(start)
+        if container == "mp4":
             return _mp4_size(file)
-        if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        if container == "avi":
             size = struct.unpack("<I", start[4:8])[0]
             return size + 8 if size else None
-        if start[:4] == _EBML_HEADER:
+        if container == "matroska":
             return _matroska_size(file)
     return None
 
@@ -54,9 +55,16 @@ def is_video_container(path: str | Path) -> bool:
     with open(path, "rb") as file:
         start = file.read(_TRANSPORT_PACKET + 1)
     is_transport_stream = start[:1] == b"G" and start[_TRANSPORT_PACKET:] == b"G"
-    is_avi = start[:4] == b"RIFF" and start[8:12] == b"AVI "
-    named = start[4:8] in _MP4_BOXES or start.startswith((_EBML_HEADER, *_OTHER_BEGINNINGS))
-    return named or is_avi or is_transport_stream
+    return container_of(start) is not None or start.startswith(_OTHER_BEGINNINGS) or is_transport_stream
+
+
+def container_of(start: bytes) -> Literal["mp4", "avi", "matroska"] | None:
+    """The container of a file that begins with these 12 bytes, or None when it is of another kind."""
+    if start[4:8] in _MP4_BOXES:
+        return "mp4"
+    if start[:4] == b"RIFF" and start[8:12] == b"AVI ":
+        return "avi"
+    return "matroska" if start[:4] == _EBML_HEADER else None
 
 
 def _mp4_size(file: BinaryIO) -> int | None:
@@ -80,17 +88,17 @@ def _mp4_size(file: BinaryIO) -> int | None:
 
 def _matroska_size(file: BinaryIO) -> int | None:
     file.seek(4)
-    header_size = _read_vint(file)
+    header_size = read_vint(file)
     if header_size is None:
         return None
     file.seek(header_size, 1)
     if file.read(4) != _MATROSKA_SEGMENT:
         return None
-    segment_size = _read_vint(file)
+    segment_size = read_vint(file)
     return None if segment_size is None else file.tell() + segment_size
 
 
-def _read_vint(file: BinaryIO) -> int | None:
+def read_vint(file: BinaryIO) -> int | None:
     """An EBML variable-length size: the leading zero bits of the first byte give its length; all ones mean unknown."""
     first = file.read(1)
     if not first or first[0] == 0:

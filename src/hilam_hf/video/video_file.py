@@ -14,14 +14,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from ..files import atomic_path
 from .containers import declared_size, is_video_container
 from .pixels import image_size, resize_frames
+from .timestamps import frame_times, uneven
 
 if TYPE_CHECKING:
+    from torchcodec import FrameBatch
     from torchcodec.decoders import VideoDecoder
 
 VIDEO_EXTENSIONS = (".mp4", ".webm", ".avi", ".mov", ".mkv")
@@ -98,6 +102,7 @@ class VideoReader:
         self.size = None if size is None else image_size(size)
         self._open_decoder: VideoDecoder | None = None
         self._owner = -1
+        self._times: NDArray[np.float64] | None = None
         self.info = _video_info(self.path, self._decoder)
 
     def __len__(self) -> int:
@@ -114,6 +119,27 @@ class VideoReader:
         """(C, H, W) of the frames that are returned."""
         height, width = self.size or (self.info.height, self.info.width)
         return 3, height, width
+
+    @property
+    def times(self) -> NDArray[np.float64]:
+        """float64 (T,): when each frame is shown, in seconds after the first one.
+
+        Raises:
+            VideoError: The container does not tell, and a frame cannot be decoded.
+        """
+        if self._times is None:
+            found = frame_times(self.path, len(self))
+            self._times = self._decoded_times() if found is None else found
+        return self._times
+
+    def check_constant_rate(self) -> None:
+        """Sees that frames are evenly spaced, so that a number of frames is a span of time.
+
+        Raises:
+            VideoError: A frame is more than a quarter of a frame away from its place at a constant rate.
+        """
+        if reason := uneven(self.times):
+            raise VideoError.about(self.path, reason)
 
     def read(self, indices: Iterable[int] | Tensor | None = None) -> Tensor:
         """Reads frames by index.
@@ -173,13 +199,19 @@ class VideoReader:
             raise IndexError(f"{self.path}: frame index {wrong} is outside 0..{len(self) - 1}")
         return wanted
 
+    def _decoded_times(self) -> NDArray[np.float64]:
+        batches = torch.arange(len(self)).split(_DECODE_BATCH)
+        times = [decode_batch(self._decoder, batch.tolist(), self.path).pts_seconds for batch in batches]
+        seconds = torch.cat(times).double().numpy()
+        return seconds - seconds[0]
+
     def _decode(self, batch: list[int]) -> Tensor:
-        frames = decode_frames(self._decoder, batch, self.path)
+        frames = decode_batch(self._decoder, batch, self.path).data
         return frames if self.size is None else resize_frames(frames, self.size)
 
 
-def decode_frames(decoder: VideoDecoder, indices: list[int], name: str | Path) -> Tensor:
-    """The frames with the given indices, in the decoder's own layout.
+def decode_batch(decoder: VideoDecoder, indices: list[int], name: str | Path) -> FrameBatch:
+    """The frames with the given indices, in the decoder's own layout, with their times.
 
     Args:
         decoder: A torchcodec decoder.
@@ -190,7 +222,7 @@ def decode_frames(decoder: VideoDecoder, indices: list[int], name: str | Path) -
         VideoError: A frame cannot be decoded.
     """
     try:
-        return decoder.get_frames_at(indices).data
+        return decoder.get_frames_at(indices)
     except (RuntimeError, IndexError) as error:
         raise VideoError.about(
             name,
@@ -205,7 +237,7 @@ def frame_rate(decoder: VideoDecoder) -> float | None:
     return round(float(fps), 6) if fps else None
 
 
-def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
+def check_video(path: str | Path, *, every_frame: bool = False, constant_rate: bool = False) -> VideoInfo:
     """Finds out whether a video can be read, cheaply.
 
     The container is opened, its declared size compared with the file, its packets counted, and the first and the last
@@ -214,6 +246,7 @@ def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
     Args:
         path: The video file.
         every_frame: Decode all frames, which also finds damage in the middle of the file.
+        constant_rate: See that frames are evenly spaced, too, by the times that the container keeps.
 
     Returns:
         What the file holds.
@@ -228,6 +261,8 @@ def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
             pass
     else:
         reader.read(sorted({0, len(reader) - 1}))
+    if constant_rate:
+        reader.check_constant_rate()
     return reader.info
 
 

@@ -263,6 +263,7 @@ def test_explicit_frame_indices(tmp_path: Path) -> None:
         ({"latent_actions": None}, "lacks latent_actions"),
         ({"fps": None}, "lacks fps"),
         ({"lenguage": "x"}, "unknown columns lenguage"),
+        ({"language": "wave \ud83d"}, r"language: holds \\ud83d, which is half of a character"),
     ],
 )
 def test_bad_latent_rows(tmp_path: Path, change: dict, message: str) -> None:

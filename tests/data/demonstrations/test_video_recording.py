@@ -92,7 +92,7 @@ def write_as_before(root: Path, name: str, num_frames: int, phases: list[str] | 
         "fps": 80.0,
         "num_frames": num_frames,
         "video": f"videos/drawer-open/{name}.mp4",
-        "actions": rng.normal(size=(num_frames, 4)).astype(np.float32).tolist(),
+        "actions": rng.uniform(-1, 1, (num_frames, 4)).astype(np.float32).tolist(),
         "agent_pos": rng.normal(size=(num_frames, 4)).astype(np.float32).tolist(),
         "ee_position": rng.normal(size=(num_frames, 3)).astype(np.float32).tolist(),
         "success": True,

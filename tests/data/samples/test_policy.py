@@ -119,6 +119,7 @@ def demonstrations(tmp_path: Path) -> Path:
         SAWYER,
         action_dim=2,
         action_names=(),
+        action_range=None,
         proprioception={"counter": 3, "ee_positions": 3},
         layouts={"counter": ("counter",)},
     )

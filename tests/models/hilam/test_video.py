@@ -18,6 +18,7 @@ from hilam_hf.models.hilam import HiLAMModel
 from hilam_hf.models.hilam.video_input import FRAMES_PER_PIECE, FrameSource, prepare_frames
 from tests.models.hilam.test_hilam import DIM, make_model
 from tests.models.hilam.test_streaming import assert_same_extraction, tiny_idm_config
+from tests.numbered_videos import write_video_at
 
 SIZE = 16
 FPS = 10.0
@@ -95,6 +96,14 @@ def test_a_stride_in_seconds_takes_the_files_rate(tmp_path: Path) -> None:
     path = write(tmp_path / "clip.mp4", 20)
     assert len(model.extract_skills(path)) == 20 - 4
     assert len(model.extract_skills(path, fps=20)) == 20 - 8
+    uneven = write_video_at(tmp_path / "uneven.mp4", [0, 1, 2, 4, *range(6, 30)])
+    with pytest.raises(ValueError, match=r"uneven\.mp4: its frames are 0\.1 to 0\.2 s apart"):
+        model.extract_skills(uneven)
+    with pytest.raises(ValueError, match=r"inputs: its frames are 0\.1 to 0\.2 s apart .*; or give fps"):
+        model.extract_skills(VideoDecoder(uneven))
+    for video in (uneven, VideoDecoder(uneven)):
+        assert len(model.extract_skills(video, fps=10)) == 28 - 4
+    assert len(model.extract_skills(VideoDecoder(path))) == 20 - 4
     with pytest.raises(ValueError, match="fps: got none"):
         model.extract_skills(moving_frames(20))
 

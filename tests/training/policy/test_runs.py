@@ -67,6 +67,8 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
         "mujoco": "3.2.1",
         "quality": "fast",
         "assets_fingerprint": "0123",
+        "gripper": None,
+        "action_scale": None,
     }
     spec = policy.acting_spec
     assert (spec.action_dim, spec.agent_pos_dim, spec.executed_chunk_length) == (7, 8, 1)
@@ -106,6 +108,8 @@ def test_meta_worlds_recordings_do_too(policies: Path, tmp_path: Path) -> None:
         "mujoco": None,
         "quality": None,
         "assets_fingerprint": None,
+        "gripper": None,
+        "action_scale": None,
     }
     with pytest.raises(ValueError, match=r"pretrained on camera agentview, .* \(--rename-camera agentview=front\)"):
         finetune_on_demonstrations(

@@ -14,6 +14,7 @@ import pyarrow as pa
 from datasets import Features, List, Value, Video
 from numpy.typing import NDArray
 
+from ...recorded import check_text
 from .info import CorpusInfo
 
 VideoColumn = Literal["path", "embed"]
@@ -68,6 +69,8 @@ def check_row(row: Mapping[str, Any], info: CorpusInfo) -> dict[str, Any]:
         ValueError: A key is missing or unknown, or a shape or value does not fit; the message names the episode.
     """
     name = f"episode {row.get('id', '(without id)')!r}"
+    for key in ("id", "source", "language", "video"):
+        check_text(f"{name}: {key}", str(row.get(key)))
     _check_keys(row, info, name)
     latents: NDArray[Any] = _vectors(row["latent_actions"], info.latent_dim, f"{name}: latent_actions")
     if info.codebook is not None:

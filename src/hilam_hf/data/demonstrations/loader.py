@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import overload
 
 from ...video.orientation import ImageTransform
+from .actions import GripperConvention, convert_actions, warn_of_gripper
 from .demonstration import Demonstration
 from .formats import read_demonstrations
 
@@ -79,6 +80,8 @@ def load_demonstrations(
     cameras: Sequence[str] | None = None,
     image_transform: ImageTransform | None = None,
     proprioception: str | None = None,
+    gripper: GripperConvention | None = None,
+    action_scale: float | None = None,
 ) -> Demonstrations:
     """Opens a recording in any of the known formats (`demonstration_formats`).
 
@@ -93,14 +96,17 @@ def load_demonstrations(
             the policy will act. What the files hold is taken into account. None for the robot's usual way.
         proprioception: What `agent_pos` is made of: a layout of the robot, such as LIBERO's `ee_axis_angle_gripper`
             (3 + 3 + 2 numbers), `joints_gripper` (7 + 2) or `gripper_joints` (2 + 7). None for the robot's usual one.
+        gripper: For actions whose gripper is 0 to 1 and not as the robot's: "one_opens" (Open X-Embodiment, OpenVLA) or
+            "one_closes". Such a gripper without the option is a warning.
+        action_scale: Factor of all numbers of an action but the gripper, for actions in other units.
 
     Returns:
         Demonstrations ordered by task, as given or else by name, and by id.
 
     Raises:
         FileNotFoundError: There is no recording at `path`, or a file of it is missing.
-        ValueError: A file is damaged, a task, a camera or a part of the proprioception is not there, or the robot has
-            no such layout or way of pictures.
+        ValueError: A file is damaged, a task, a camera or a part of the proprioception is not there, the robot has no
+            such layout or way of pictures, or actions are outside the robot's range (by 5 % of it).
 
     Example:
         >>> demonstrations = load_demonstrations("libero_goal", max_per_task=10)
@@ -111,7 +117,9 @@ def load_demonstrations(
         raise ValueError(f"max_per_task: got {max_per_task}, expected at least 1")
     wanted = [tasks] if isinstance(tasks, str) else tasks
     chosen = _choose(path, read_demonstrations(Path(path)), wanted, max_per_task)
-    return Demonstrations([_as_wanted(each, image_transform, proprioception) for each in chosen], cameras)
+    converted = [convert_actions(each, gripper=gripper, scale=action_scale) for each in chosen]
+    warn_of_gripper(converted)
+    return Demonstrations([_as_wanted(each, image_transform, proprioception) for each in converted], cameras)
 
 
 def _as_wanted(demonstration: Demonstration, transform: ImageTransform | None, layout: str | None) -> Demonstration:

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ...video import VideoError, VideoReader
+from ...video.timestamps import frames_at
 
 # Open files a process; each holds a decoder with its buffers.
 _OPEN_READERS = 16
@@ -45,14 +46,14 @@ class VideoFrames:
 
     Attributes:
         path: The file.
-        first: Frame of the file that is the episode's first.
+        start: Time of the episode's first frame, in seconds after the file's first one.
         length: T.
         fps: Rate that the recording gives.
         is_whole: Whether the file holds this episode and nothing else.
     """
 
     path: Path
-    first: int
+    start: float
     length: int
     fps: float
     is_whole: bool = False
@@ -66,19 +67,23 @@ class VideoFrames:
         """
         modified = self.path.stat().st_mtime_ns if self.path.exists() else 0
         reader = _video_reader(self.path, modified, threading.get_ident())
-        self._check(reader)
-        return reader.read([self.first + index for index in indices]).permute(0, 2, 3, 1).numpy()
+        rows = self._rows(reader)
+        return reader.read(rows[list(indices)].tolist()).permute(0, 2, 3, 1).numpy()
 
-    def _check(self, reader: VideoReader) -> None:
-        fps, end = reader.info.fps, self.first + self.length
-        has_frames = len(reader) == end if self.is_whole else len(reader) >= end
-        if not has_frames or (fps is not None and abs(fps - self.fps) > 0.01 * self.fps):
-            expected = end if self.is_whole else f"at least {end}"
+    def _rows(self, reader: VideoReader) -> NDArray[np.int64]:
+        """(T,) frames of the file by their times: numbers of frames are wrong behind one that is missing."""
+        seconds = self.start + np.arange(self.length) / self.fps
+        rows = frames_at(reader.times, seconds, self.fps)
+        if (rows < 0).any() or (np.diff(rows) != 1).any() or (self.is_whole and len(reader) != self.length):
+            end = round(self.start * self.fps) + self.length
+            expected = f"{end}" if self.is_whole else f"at least {end}"
+            gap = f" (none is at {seconds[rows < 0][0]:.3f} s)" if (rows < 0).any() else ""
             raise VideoError.about(
                 self.path,
-                f"it has {len(reader)} frames at {fps} a second, expected {expected} at {self.fps}: copy the recording "
-                "again",
+                f"it has {len(reader)} frames at {reader.info.fps} a second, expected {expected} at "
+                f"{self.fps}{gap}: copy the recording again",
             )
+        return rows
 
 
 @lru_cache(maxsize=_OPEN_READERS)

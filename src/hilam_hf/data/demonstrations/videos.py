@@ -17,7 +17,7 @@ from ...files import disk_errors, write_text
 from ...recorded import RecordedDemonstration, check_episode_id
 from ...video import write_video
 from ...video.orientation import ImageTransform
-from ..episodes import METADATA_FILE
+from ..metadata import METADATA_FILE, read_text
 from .demonstration import Demonstration
 
 VIDEOS = "videos"
@@ -129,7 +129,7 @@ class VideoFolderWriter:
         file = self.root / METADATA_FILE
         if not file.exists():
             return {}
-        lines = file.read_text(encoding="utf-8").splitlines(keepends=True)
+        lines = read_text(file).splitlines(keepends=True)
         if lines and not lines[-1].endswith("\n"):
             lines.pop()
             write_text(file, "".join(lines))

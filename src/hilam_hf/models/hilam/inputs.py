@@ -59,6 +59,7 @@ def _encode(model: Segmenter, source: FrameSource, fps: float | None) -> Tensor:
             f"{source.name}: it holds {len(source)} frames, expected more than {stride}, which a latent action spans. "
             "Use a longer video."
         )
-    return model.check_latents(
-        join_pieces(latents.cpu() for latents in model.require_idm().encode_chunks(source.pieces(), stride))
-    )
+    latents = join_pieces(latents.cpu() for latents in model.require_idm().encode_chunks(source.pieces(), stride))
+    if fps is None:
+        source.check_decoded_times()
+    return model.check_latents(latents)

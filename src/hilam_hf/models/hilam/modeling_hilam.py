@@ -221,7 +221,7 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
                 (T, D), or codes (T, D) for a model with discrete latent actions. Or a padded batch (B, T, D) of latent
                 actions. Frames need a model with an IDM.
             attention_mask: (B, T), for a padded batch only.
-            fps: Frames a second of the videos; where the model's stride is in seconds, files give their own.
+            fps: Frames a second of the videos, which says that frames are evenly spaced; None: what files say.
             batch_size: Sequences that are computed at a time.
 
         Returns:
@@ -230,7 +230,8 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         Raises:
             FileNotFoundError: If there is no such video.
             ValueError: If the statistics are not set; a shape, dtype or code does not fit; values are not finite; a
-                video is damaged or too short for a pair of frames; or frames come to a model without an IDM.
+                video is damaged, has a variable frame rate, or is too short for a pair of frames; or frames come to a
+                model without an IDM.
 
         Example:
             >>> model = HiLAMModel.from_pretrained("org/hilam-ssv2")

@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from ...video import VideoReader, decode_frames, frame_rate, resize_frames
+from ...video import VideoReader, decode_batch, frame_rate, resize_frames
+from ...video.timestamps import uneven
 
 if TYPE_CHECKING:
     from torchcodec.decoders import VideoDecoder
@@ -41,19 +43,39 @@ class FrameSource:
         self.name = str(frames) if isinstance(frames, (str, Path)) else "inputs"
         self.size = size
         self.num_channels = num_channels
-        self.fps: float | None = None
+        self._times: list[Tensor] = []
         self._frames: VideoReader | VideoDecoder | Tensor
         if isinstance(frames, (str, Path)):
             self._frames = VideoReader(frames, size)
-            self.fps = self._frames.info.fps
         elif is_decoder(frames):
             self._frames = frames
-            self.fps = frame_rate(frames)
         else:
             self._frames = torch.as_tensor(frames)
 
     def __len__(self) -> int:
         return len(self._frames)
+
+    @property
+    def fps(self) -> float | None:
+        """Frames a second; None where the video does not say.
+
+        Raises:
+            ValueError: If the frames of a file are not evenly spaced.
+        """
+        if isinstance(self._frames, VideoReader):
+            self._frames.check_constant_rate()
+            return self._frames.info.fps
+        return None if isinstance(self._frames, Tensor) else frame_rate(self._frames)
+
+    def check_decoded_times(self) -> None:
+        """Sees that the frames that a decoder gave were evenly spaced; it tells their times with the frames only.
+
+        Raises:
+            ValueError: If they were not.
+        """
+        times = torch.cat(self._times).double().numpy() if self._times else np.zeros(1)
+        if reason := uneven(times - times[0]):
+            raise ValueError(f"{self.name}: {reason}; or give fps")
 
     def pieces(self, length: int = FRAMES_PER_PIECE) -> Iterator[Tensor]:
         """Goes through the video once.
@@ -73,7 +95,9 @@ class FrameSource:
         indices = list(range(start, stop))
         if isinstance(self._frames, VideoReader):
             return self._frames.read(indices)
-        return decode_frames(self._frames, indices, self.name)
+        batch = decode_batch(self._frames, indices, self.name)
+        self._times.append(batch.pts_seconds)
+        return batch.data
 
 
 def prepare_frames(frames: Tensor, size: int | None, num_channels: int = 3) -> Tensor:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...data.demonstrations.actions import GripperConvention
 from ...data.demonstrations.loader import Demonstrations, load_demonstrations
 from ...data.samples.policy import PolicyDataset
 from ...envs.protocols import EvaluationProtocol
@@ -33,6 +34,8 @@ def finetune_on_demonstrations(
     rename_cameras: Mapping[str, str] | None = None,
     image_transform: ImageTransform | None = None,
     proprioception: str | None = None,
+    gripper: GripperConvention | None = None,
+    action_scale: float | None = None,
     resume: bool = False,
 ) -> TrainingResult:
     """Fine-tunes a pretrained policy and saves the one that acts as `output_dir/policy`.
@@ -53,6 +56,8 @@ def finetune_on_demonstrations(
         rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
         image_transform: How pictures shall lie, where that is not the protocol's choice.
         proprioception: What `agent_pos` is made of, where that is not the protocol's choice.
+        gripper: What a gripper of 0 to 1 means, as in `load_demonstrations`.
+        action_scale: Factor of all numbers of an action but the gripper, likewise.
         resume: Continue from the latest checkpoint in `output_dir`.
 
     Raises:
@@ -73,12 +78,15 @@ def finetune_on_demonstrations(
         cameras=cameras,
         image_transform=image_transform,
         proprioception=proprioception,
+        gripper=gripper,
+        action_scale=action_scale,
     )
     dataset = PolicyDataset.from_demonstrations(
         recording, actor.config.low_config.image_size, chunk_size, progress=_shows_progress()
     )
     _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
-    actor.config.training_data = _record(recording)
+    conversion = {"gripper": gripper, "action_scale": action_scale}
+    actor.config.training_data = _record(recording) | conversion
     return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
 
 

@@ -19,6 +19,7 @@ from hilam_hf.data.demonstrations.lerobot import writer as lerobot
 from hilam_hf.data.demonstrations.lerobot.info import merge_statistics, picture_statistics, vector_statistics
 from hilam_hf.data.demonstrations.lerobot.reader import ParquetFrames
 from hilam_hf.video.video_file import VideoReader, write_video
+from tests.numbered_videos import frame_numbers, write_video_at
 from tests.robot_recordings import demonstration, pictures, read_pictures
 
 TASK = "put_the_bowl_on_the_stove"
@@ -325,7 +326,7 @@ def test_resuming_after_an_interruption_at_every_stage(tmp_path: Path) -> None:
 def write_published(root: Path, lengths: tuple[int, ...] = (4, 6, 3), kind: str = "video", **info: Any) -> Path:
     """A dataset as others publish it: all episodes in one data file and, for videos, in one file a camera.
 
-    Frame t of episode n shows number 10 n + t.
+    Frame t of episode n shows number 10 n + t, and its actions are n / 10 + t / 100.
     """
     pixels = [pictures(length, start=10 * n)[:, ::-1, ::-1] for n, length in enumerate(lengths)]
     ends = np.cumsum(lengths)
@@ -340,7 +341,7 @@ def write_published(root: Path, lengths: tuple[int, ...] = (4, 6, 3), kind: str 
     for n, length in enumerate(lengths):
         for t in range(length):
             row = {
-                "action": [10.0 * n + t] * 7,
+                "action": [n / 10 + t / 100] * 7,
                 "observation.state": [float(t + k) for k in range(8)],
                 "episode_index": n,
             }
@@ -390,7 +391,7 @@ def test_published_datasets(tmp_path: Path, kind: str) -> None:
     ]
     second = episodes[1]
     assert (second.source, second.fps, second.phases, second.stored_transform) == ("unknown", 10.0, None, "rotate_180")
-    assert second.actions[:, 2].tolist() == [10, 11, 12, 13, 14, 15]
+    np.testing.assert_allclose(second.actions[:, 2], [0.1, 0.11, 0.12, 0.13, 0.14, 0.15], rtol=1e-6)
     assert second.agent_pos[3].tolist() == [3, 4, 5, 6, 7, 8, 9, 10]
     for camera in ("agentview", "robot0_eye_in_hand"):
         for episode, numbers in zip(episodes, ([0, 1, 2, 3], list(range(10, 16)), [20, 21, 22]), strict=True):
@@ -400,14 +401,37 @@ def test_published_datasets(tmp_path: Path, kind: str) -> None:
     assert "joint_positions" not in second.proprioception
 
 
+def test_frames_are_found_by_their_times_behind_one_that_is_missing(tmp_path: Path) -> None:
+    """The video lacks frame 5 of 13: that of the second episode, at 0.5 s; the third begins at 1.0 s."""
+    write_published(tmp_path)
+    for key in (IMAGE, "observation.images.wrist_image"):
+        write_video_at(tmp_path / f"videos/{key}/chunk-000/file-000.mp4", [t for t in range(13) if t != 5])
+    first, second, third = read_lerobot(tmp_path)
+    assert frame_numbers(first.frames("agentview")) == [0, 1, 2, 3]
+    assert frame_numbers(third.frames("robot0_eye_in_hand", [2, 0])) == [12, 10]
+    with pytest.raises(ValueError, match=r"file-000\.mp4: it has 12 frames at .* \(none is at 0\.500 s\): copy"):
+        second.frames("agentview", [0])
+
+
+def test_a_byte_order_mark_and_another_encoding(tmp_path: Path) -> None:
+    write_published(tmp_path)
+    file = tmp_path / "meta/info.json"
+    text = file.read_text()
+    file.write_text(text, encoding="utf-8-sig")
+    assert len(read_lerobot(tmp_path)) == 3
+    file.write_bytes(b'{"robot_type": "\xe9"}')
+    with pytest.raises(ValueError, match=r"info\.json, line 1: this is not UTF-8 \(byte 0xe9\): save"):
+        read_lerobot(tmp_path)
+
+
 def test_episodes_come_by_their_numbers(tmp_path: Path) -> None:
     write_published(tmp_path)
     change_table(tmp_path / "meta/episodes/chunk-000/file-000.parquet", lambda rows: rows.reverse())
     episodes = read_lerobot(tmp_path)
-    assert [(episode.language, episode.actions[0, 0]) for episode in episodes] == [
+    assert [(episode.language, round(float(episode.actions[0, 0]), 6)) for episode in episodes] == [
         ("Do 0!", 0),
-        ("Do 1!", 10),
-        ("Do 2!", 20),
+        ("Do 1!", 0.1),
+        ("Do 2!", 0.2),
     ]
 
 

@@ -12,7 +12,7 @@ import h5py
 import numpy as np
 import pytest
 
-from hilam_hf.data import LiberoHdf5Writer, read_libero_demonstration, read_libero_hdf5
+from hilam_hf.data import LiberoHdf5Writer, load_demonstrations, read_libero_demonstration, read_libero_hdf5
 from hilam_hf.data.demonstrations.libero import writer as libero_writer
 from hilam_hf.libero_conventions import PANDA
 from tests.robot_recordings import BDDL, demonstration, pictures
@@ -28,7 +28,10 @@ def record(folder: Path, count: int, **changes: Any) -> Path:
 
 
 def write_official(file: Path, numbers: tuple[int, ...] = (0, 1, 2, 10), **attributes: Any) -> Path:
-    """A file as LIBERO's create_dataset.py lays it out; demonstration n has 4 + n rows, its numbers are n + row."""
+    """A file as LIBERO's create_dataset.py lays it out; demonstration n has 4 + n rows, its numbers are n + row.
+
+    Its actions are those by 100, which the robot can do.
+    """
     file.parent.mkdir(parents=True, exist_ok=True)
     with h5py.File(file, "w") as hdf5:
         data = hdf5.create_group("data")
@@ -53,7 +56,7 @@ def write_official(file: Path, numbers: tuple[int, ...] = (0, 1, 2, 10), **attri
                 group[f"obs/{name}"] = rows + 100.0 * offset + np.arange(width)
             group["obs/agentview_rgb"] = pictures(length, start=number)
             group["obs/eye_in_hand_rgb"] = pictures(length, start=20 - number)
-            group["actions"] = rows + 0.5 * np.ones(7)
+            group["actions"] = (rows + 0.5 * np.ones(7)) / 100
             group["states"] = rows + np.zeros(13)
             group["robot_states"] = rows + np.arange(9.0)
             group["rewards"], group["dones"] = ends, ends
@@ -202,7 +205,7 @@ def test_official_file(tmp_path: Path) -> None:
     last = episodes[-1]
     assert (last.language, last.source, last.fps, last.phases) == ("pick it up", "human", 10.0, None)
     assert last.num_frames == 14 and last.actions.dtype == np.float32
-    np.testing.assert_array_equal(last.actions[:, 3], 10.5 + np.arange(14))
+    np.testing.assert_allclose(last.actions[:, 3], (10.5 + np.arange(14)) / 100, rtol=1e-6)
     # Offsets of `write_official`: ee_pos 0, ee_ori 100, gripper_states 300, joint_states 400.
     assert last.agent_pos[0].tolist() == [10, 11, 12, 110, 111, 112, 310, 311]
     np.testing.assert_array_equal(last.frames("agentview", [2])[0].permute(1, 2, 0), pictures(1, start=12)[0])
@@ -407,6 +410,47 @@ def test_full_disk_is_told_before_the_file_is_touched(tmp_path: Path, monkeypatc
     with LiberoHdf5Writer(tmp_path) as writer, pytest.raises(OSError, match=r"the disk is full: \d+ MiB are needed"):
         writer.add(demonstration(seed=5))
     assert file.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("name", "language"),
+    [
+        ("KITCHEN_SCENE3_turn_on_the_stove_demo.hdf5", "turn on the stove"),
+        ("LIVING_ROOM_SCENE10_put_the_red_mug_down_demo.hdf5", "put the red mug down"),
+        ("put_the_bowl_on_the_stove_demo.hdf5", "put the bowl on the stove"),
+    ],
+)
+def test_files_without_attributes_are_openvlas(tmp_path: Path, name: str, language: str) -> None:
+    """OpenVLA's regenerate_libero_dataset.py writes groups and datasets alone, and drops the failed numbers."""
+    file = write_official(tmp_path / name, (1, 3))
+    with h5py.File(file, "r+") as hdf5:
+        for group in (hdf5["data"], *hdf5["data"].values()):
+            for attribute in list(group.attrs):
+                del group.attrs[attribute]
+    episodes = read_libero_hdf5(file)
+    assert [(each.language, each.task, each.fps, each.metadata["demo"]) for each in episodes] == [
+        (language, name.removesuffix("_demo.hdf5"), 20.0, f"demo_{number}") for number in (1, 3)
+    ]
+
+
+def test_a_file_without_a_demonstration_is_named(tmp_path: Path) -> None:
+    file = write_official(tmp_path / "empty_demo.hdf5", ())
+    with pytest.raises(ValueError, match=r"empty_demo\.hdf5: holds no demonstration: move it away"):
+        load_demonstrations(tmp_path)
+    file.unlink()
+    linked = tmp_path / "recordings"
+    linked.mkdir()
+    write_official(tmp_path / "elsewhere/a_demo.hdf5", (0,))
+    (linked / "link").symlink_to(tmp_path / "elsewhere")
+    assert len(load_demonstrations(linked)) == 1
+
+
+def test_half_a_character_in_an_instruction_is_named(tmp_path: Path) -> None:
+    file = write_official(tmp_path / "a_demo.hdf5", (0,), problem_info='{"language_instruction": "wave \\ud83d"}')
+    with pytest.raises(ValueError, match=r"data: the attribute problem_info: holds \\ud83d, which is half"):
+        read_libero_hdf5(file)
+    with pytest.raises(ValueError, match=r"language: holds \\ud83d, which is half"):
+        demonstration(language="wave \ud83d")
 
 
 def damage(file: Path, change: Callable[[Any, Any], None]) -> Path:

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 
 from ....files import path_inside
 from ....video.pixels import MAX_LEVEL
+from ...metadata import read_text
 from .layout import LeRobotLayout
 
 VERSION = "v3.0"
@@ -119,8 +120,8 @@ def read_info(root: Path) -> dict[str, Any]:
     if not file.is_file():
         raise FileNotFoundError(f"{file}: there is no such file: {root} is not a LeRobot dataset of version 3.0")
     try:
-        info = json.loads(file.read_text(encoding="utf-8"))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        info = json.loads(read_text(file))
+    except json.JSONDecodeError as error:
         raise ValueError(f"{file}: this is not JSON ({error})") from error
     version = info.get("codebase_version") if isinstance(info, dict) else None
     if version != VERSION:

@@ -22,6 +22,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from PIL import Image
 
+from ....files import walk_files
 from ....recorded import check_phases, check_vectors
 from ....video.pixels import PICTURE_FORMATS
 from ..demonstration import Demonstration, DemonstrationFormat
@@ -247,7 +248,7 @@ def _frames(
     path = file_in(root, info["video_path"], video_key=key, **indices)
     if not path.is_file():
         raise FileNotFoundError(f"{path}: there is no such file: copy the dataset again")
-    return VideoFrames(path, round(start * info["fps"]), row["length"], float(info["fps"]))
+    return VideoFrames(path, float(start), row["length"], float(info["fps"]))
 
 
 def _parts(values: NDArray[np.float32], state: StateColumn, layout: LeRobotLayout) -> dict[str, NDArray[np.float32]]:
@@ -288,7 +289,9 @@ def _metadata(row: dict[str, Any]) -> dict[str, Any]:
 def _datasets(path: Path) -> list[Path]:
     if (path / INFO_FILE).is_file():
         return [path]
-    return sorted(file.parent.parent for file in path.rglob(INFO_FILE))
+    name = Path(INFO_FILE)
+    found = walk_files(path) if path.is_dir() else ()
+    return sorted(file.parent.parent for file in found if file.parts[-2:] == name.parts)
 
 
 FORMAT = DemonstrationFormat(

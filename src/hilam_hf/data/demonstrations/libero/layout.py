@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 
 from ....files import disk_errors
 from ....optional import require
-from ....recorded import check_phases, check_vectors
+from ....recorded import check_phases, check_text, check_vectors
 from ....video.orientation import ImageTransform
 
 SUFFIX = "_demo.hdf5"
@@ -148,11 +148,18 @@ def task_name(file: Path) -> str:
 
 
 def instruction(file: Path, data: Any) -> str:
-    """The instruction in words; some files hold it as a list of words."""
+    """The instruction in words; some files hold it as a list of words, those without attributes in their name.
+
+    OpenVLA's regenerated files have none, and LIBERO's own names of tasks are the scene, if any, and the instruction.
+    """
+    if not data.attrs:
+        return re.sub(r"^[A-Z_]+_SCENE\d+_", "", task_name(file)).replace("_", " ")
     if "problem_info" not in data.attrs:
         raise ValueError(f"{file}: data lacks the attribute problem_info: it is not a file of LIBERO demonstrations")
     words = _json_attribute(f"{file}: data", data, "problem_info").get("language_instruction", "")
-    return (" ".join(words) if isinstance(words, list) else str(words)).strip()
+    text = (" ".join(words) if isinstance(words, list) else str(words)).strip()
+    check_text(f"{file}: data: the attribute problem_info", text)
+    return text
 
 
 def env_kwargs(file: Path, data: Any) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ....files import walk_files
 from ....libero_conventions import ACTION_DIM, PANDA
 from ....recorded import RecordedDemonstration
 from ..demonstration import Demonstration, DemonstrationFormat
@@ -68,6 +69,8 @@ def read_libero_hdf5(path: str | Path) -> list[Demonstration]:
         data = data_group(file, hdf5)
         language = instruction(file, data)
         names = sorted(data, key=demo_number)
+        if not names:
+            raise ValueError(f"{file}: holds no demonstration: move it away, or record or copy it again")
         return [_read_episode(file, name, data, language) for name in names]
 
 
@@ -175,7 +178,7 @@ def _read_episode(file: Path, demo: str, data: Any, language: str) -> Demonstrat
 def _files(path: Path) -> list[Path]:
     if path.is_file():
         return [path] if path.suffix == ".hdf5" else []
-    return sorted(path.rglob("*.hdf5"))
+    return sorted(file for file in walk_files(path) if file.suffix == ".hdf5") if path.is_dir() else []
 
 
 FORMAT = DemonstrationFormat(
