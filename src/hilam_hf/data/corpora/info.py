@@ -30,6 +30,8 @@ class CorpusInfo:
     Attributes:
         model: Hub id or folder of the model that made the latent actions.
         revision: Its revision (commit or tag), or None for a local folder.
+        model_fingerprint: `weights_fingerprint` of the inverse dynamics model; None where an older version wrote the
+            corpus.
         latent_dim: D, the width of a latent action.
         stride: k in frames where it is the same for all episodes, else None (each row has its own).
         stride_seconds: k in seconds where it was given so.
@@ -37,6 +39,7 @@ class CorpusInfo:
             floats.
         skill_model: Hub id or folder of the HiLAM model that made the skills (skill corpora).
         skill_revision: Its revision.
+        skill_fingerprint: `weights_fingerprint` of the HiLAM model.
         title: First line of the card.
         license: SPDX-like id as the Hub writes it; "other" where the videos' own terms decide.
         description: A paragraph for the card.
@@ -56,11 +59,13 @@ class CorpusInfo:
     model: str
     latent_dim: int
     revision: str | None = None
+    model_fingerprint: str | None = None
     stride: int | None = None
     stride_seconds: float | None = None
     codebook: list[list[float]] | None = None
     skill_model: str | None = None
     skill_revision: str | None = None
+    skill_fingerprint: str | None = None
     title: str | None = None
     license: str = "other"
     description: str | None = None
@@ -192,7 +197,7 @@ def _facts(info: CorpusInfo) -> str:
     if info.stride_seconds:
         stride += f" ({info.stride_seconds:g} s)"
     rows = [
-        ("Latent action model", _named(info.model, info.revision)),
+        ("Latent action model", _named(info.model, info.revision, info.model_fingerprint)),
         ("Latent action", f"{_latent_action(info)}, from frame t and frame t + k"),
         ("k", stride),
         ("Episodes", ", ".join(f"{count} ({split})" for split, count in info.splits.items()) or "0"),
@@ -205,7 +210,7 @@ def _facts(info: CorpusInfo) -> str:
         rows.append(("Mean of latent actions (train)", _numbers(info.mean)))
         rows.append(("Standard deviation (train)", _numbers(info.std)))
     if info.kind == "latent-skills":
-        rows.append(("Skill model", _named(info.skill_model or "unknown", info.skill_revision)))
+        rows.append(("Skill model", _named(info.skill_model or "unknown", info.skill_revision, info.skill_fingerprint)))
         for stage, dim in info.skill_dims.items():
             count = info.segments.get(stage, 0)
             rows.append((f"Stage {stage}", f"{count} segments (train), skills of {dim} numbers"))
@@ -253,8 +258,9 @@ def _latent_action(info: CorpusInfo) -> str:
     return f"{info.latent_dim} codes from 0 to {len(info.codebook) - 1}"
 
 
-def _named(name: str, revision: str | None) -> str:
-    return f"`{name}` at `{revision}`" if revision else f"`{name}`"
+def _named(name: str, revision: str | None, fingerprint: str | None) -> str:
+    at = f" at `{revision}`" if revision else ""
+    return f"`{name}`{at}" + (f" (weights `{fingerprint}`)" if fingerprint else "")
 
 
 def _numbers(values: list[float], limit: int = 8) -> str:

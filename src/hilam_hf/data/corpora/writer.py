@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import hashlib
 import json
+import logging
 import os
 import shutil
 from collections import Counter
@@ -26,11 +27,16 @@ from .info import CARD_FILE, CorpusInfo, dataset_card
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
 from .statistics import RunningStatistics
 
+logger = logging.getLogger(__name__)
+
 SPLITS = ("train", "validation")
 
 _STAGING = ".incomplete"
 _INFO = "info.json"
 _FORMER = "former-data"
+_MADE_FROM = "made_from"
+# Checksums let a reader notice damage page by page.
+_PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 # Left alone, so that a clone of a Hub dataset repository can be written to.
 _REPOSITORY_FILES = frozenset({".git", ".gitattributes", ".gitignore", ".cache", _STAGING})
 
@@ -110,8 +116,25 @@ class CorpusWriter:
         """Whether this episode was added, in this run or in the one that is continued."""
         return episode_id in self.ids
 
-    def add(self, row: Mapping[str, Any], split: str = "train") -> None:
+    def drop_stale(self, made_from: Mapping[str, str]) -> None:
+        """Drops rows of the interrupted run whose episode is gone, or was another when the row was made.
+
+        Args:
+            made_from: For each episode that there is, by id, what `add` was told of it. A row that was told nothing, as
+                older versions did, is kept, and that is logged.
+        """
+        for split in SPLITS:
+            for part in self._parts(split):
+                self._drop_stale_rows(part, made_from)
+        self.ids = self._written_ids()
+
+    def add(self, row: Mapping[str, Any], split: str = "train", *, made_from: str | None = None) -> None:
         """Adds one episode (see `check_row` for its keys).
+
+        Args:
+            row: The episode.
+            split: "train" or "validation".
+            made_from: Says from which file and options the row was made, for `drop_stale` of a later run.
 
         Raises:
             ValueError: The row does not fit, its id was added before, or the split is unknown.
@@ -123,7 +146,7 @@ class CorpusWriter:
         if checked["id"] in self.ids:
             raise ValueError(f"episode {checked['id']!r} was already added to {self.folder}: ids must be unique")
         self.ids.add(checked["id"])
-        self._buffers[split].append(checked)
+        self._buffers[split].append(checked | {_MADE_FROM: made_from})
         if len(self._buffers[split]) >= self.rows_per_group:
             self._flush_split(split)
 
@@ -167,12 +190,27 @@ class CorpusWriter:
                     f"{self.folder}: an interrupted run left {len(self._written_ids())} episodes here: "
                     "pass resume=True to continue it or overwrite=True to drop it"
                 )
-            elif (there := self._recorded()) != mine:
-                raise ValueError(
-                    f"{self.folder}: the interrupted run here was of another corpus ({there}, now {mine}): pass "
-                    "overwrite=True without resume to drop it, or choose another folder"
-                )
+            else:
+                self._check_same_corpus(mine)
         write_text(self._staging / _INFO, json.dumps(mine, indent=2))
+
+    def _check_same_corpus(self, mine: dict[str, Any]) -> None:
+        there = self._recorded() or {}
+        then, now = (each.get("info", {}) | {"video": each.get("video")} for each in (there, mine))
+        for name in ("model_fingerprint", "skill_fingerprint"):
+            if then.get(name) is None and now[name] is not None:
+                logger.warning(
+                    "%s: the interrupted run does not say its %s (an older version began it): whether its rows are of "
+                    "the same model cannot be checked",
+                    self.folder,
+                    name,
+                )
+                then[name] = now[name]
+        if changed := [f"{name} {then.get(name)!r} -> {now[name]!r}" for name in now if then.get(name) != now[name]]:
+            raise ValueError(
+                f"{self.folder}: the interrupted run here was of another corpus ({', '.join(changed)}): pass "
+                "overwrite=True without resume to drop it, or choose another folder"
+            )
 
     def _restore_former_data(self) -> None:
         """A run that was killed between taking the old shards away and putting the new ones in place."""
@@ -191,17 +229,33 @@ class CorpusWriter:
         ids: set[str] = set()
         for split in SPLITS:
             for part in self._parts(split):
-                ids.update(pq.read_table(part, columns=["id"]).column("id").to_pylist())
+                ids.update(_read_part(part, columns=["id"]).column("id").to_pylist())
         return ids
+
+    def _drop_stale_rows(self, part: Path, made_from: Mapping[str, str]) -> None:
+        table = _read_part(part)
+        ids = table.column("id").to_pylist()
+        if _MADE_FROM in table.column_names:
+            told = table.column(_MADE_FROM).to_pylist()
+        else:
+            told = [None] * len(ids)
+        if None in told:
+            logger.warning("%s: an older version wrote rows of it; whether their videos changed is not known", part)
+        fresh = [id in made_from and was in (None, made_from[id]) for id, was in zip(ids, told, strict=True)]
+        if not any(fresh):
+            part.unlink()
+        elif not all(fresh):
+            _write_part(table.filter(pa.array(fresh)), part)
 
     def _flush_split(self, split: str) -> None:
         rows = self._buffers[split]
         if not rows:
             return
         table = rows_to_table(rows, self.info, self.video)
-        part = self._staging / f"{split}-part-{len(self._parts(split)):06d}.parquet"
-        with atomic_path(part) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        table = table.append_column(_MADE_FROM, pa.array([row[_MADE_FROM] for row in rows], type=pa.string()))
+        parts = self._parts(split)
+        number = int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0
+        _write_part(table, self._staging / f"{split}-part-{number:06d}.parquet")
         self._buffers[split] = []
 
     def _write_shards(self, split: str, folder: Path, totals: _Totals) -> None:
@@ -212,10 +266,10 @@ class CorpusWriter:
             # Content-defined chunks: a changed corpus shares most of its bytes with the last one on the Hub.
             with (
                 atomic_path(shard) as temporary,
-                pq.ParquetWriter(temporary, schema, compression="zstd", use_content_defined_chunking=True) as writer,
+                pq.ParquetWriter(temporary, schema, use_content_defined_chunking=True, **_PARQUET) as writer,
             ):
                 for part in parts:
-                    table = pq.read_table(part, schema=schema)
+                    table = _read_part(part, columns=schema.names).cast(schema)
                     totals.take(split, table)
                     writer.write_table(table)
 
@@ -277,9 +331,24 @@ class _Totals:
 
 def _origin(info: CorpusInfo) -> dict[str, Any]:
     """What must agree for rows to belong to one corpus, as JSON gives it back."""
-    made_by = ("kind", "model", "revision", "latent_dim", "codebook", "stride", "stride_seconds")
-    fields = {key: getattr(info, key) for key in (*made_by, "skill_model", "skill_revision")}
+    made_by = ("kind", "model", "revision", "model_fingerprint", "latent_dim", "codebook", "stride", "stride_seconds")
+    fields = {key: getattr(info, key) for key in (*made_by, "skill_model", "skill_revision", "skill_fingerprint")}
     return {**fields, "skill_dims": {str(stage): dim for stage, dim in info.skill_dims.items()}}
+
+
+def _read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
+    try:
+        return pq.read_table(part, columns=columns, page_checksum_verification=True)
+    except (pa.ArrowException, OSError) as error:
+        raise ValueError(
+            f"{part}: rows of the interrupted run are damaged ({str(error).splitlines()[0]}): delete this file and "
+            "resume, which computes them again"
+        ) from error
+
+
+def _write_part(table: pa.Table, part: Path) -> None:
+    with atomic_path(part) as temporary:
+        pq.write_table(table, temporary, **_PARQUET)
 
 
 def _fingerprint(folder: Path) -> str:
