@@ -28,7 +28,7 @@ def test_one_model_that_is_both_is_its_own_inverse_model() -> None:
 def test_partners_of_another_model_are_refused_and_unknown_ones_told(caplog: pytest.LogCaptureFixture) -> None:
     check_same_idm("the corpus", "a" * 16, "the FDM", "a" * 16)
     assert not caplog.records
-    with pytest.raises(ValueError, match="the corpus is of .* fingerprint a{16}, the FDM of b{16}: .*"):
+    with pytest.raises(ValueError, match=r"the corpus is of .* fingerprint a{16}, the FDM of b{16}: .*"):
         check_same_idm("the corpus", "a" * 16, "the FDM", "b" * 16)
     with caplog.at_level(logging.WARNING):
         check_same_idm("the corpus", "a" * 16, "the FDM", None)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
 import logging
 import os
@@ -25,6 +24,7 @@ import pyarrow.parquet as pq
 from ...files import atomic_path, disk_errors, write_text
 from .info import CARD_FILE, CorpusInfo, dataset_card
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
+from .shards import SHARDS, shards_fingerprint
 from .statistics import RunningStatistics
 
 logger = logging.getLogger(__name__)
@@ -174,7 +174,8 @@ class CorpusWriter:
             totals = _Totals(self.info)
             for split in SPLITS:
                 self._write_shards(split, output / "data", totals)
-            self.info = dataclasses.replace(totals.completed(), fingerprint=_fingerprint(output / "data"))
+            fingerprint = shards_fingerprint(list(output.glob(SHARDS)))
+            self.info = dataclasses.replace(totals.completed(), fingerprint=fingerprint)
             self._publish(output)
         return self.info
 
@@ -235,10 +236,7 @@ class CorpusWriter:
     def _drop_stale_rows(self, part: Path, made_from: Mapping[str, str]) -> None:
         table = _read_part(part)
         ids = table.column("id").to_pylist()
-        if _MADE_FROM in table.column_names:
-            told = table.column(_MADE_FROM).to_pylist()
-        else:
-            told = [None] * len(ids)
+        told = table.column(_MADE_FROM).to_pylist() if _MADE_FROM in table.column_names else [None] * len(ids)
         if None in told:
             logger.warning("%s: an older version wrote rows of it; whether their videos changed is not known", part)
         fresh = [id in made_from and was in (None, made_from[id]) for id, was in zip(ids, told, strict=True)]
@@ -349,16 +347,6 @@ def _read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
 def _write_part(table: pa.Table, part: Path) -> None:
     with atomic_path(part) as temporary:
         pq.write_table(table, temporary, **_PARQUET)
-
-
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over the files of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_target(folder: Path, *, overwrite: bool) -> None:
