@@ -234,3 +234,15 @@ def test_missing_ffmpeg_is_not_taken_for_a_bad_video(make_video: MakeVideo, monk
     monkeypatch.setitem(__import__("sys").modules, "torchcodec.decoders", None)
     with pytest.raises(ImportError, match="apt-get install -y ffmpeg"):
         VideoReader(path)
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    """With several threads libx264 encoded 2 to 4 of 150 otherwise on a busy machine."""
+    frames = torch.randint(256, (24, 3, 128, 128), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    encoded, clip = set(), tmp_path / "clip.mp4"
+    for _ in range(20):
+        write_video(clip, frames, fps=10)
+        encoded.add(clip.read_bytes())
+    assert len(encoded) == 1
+    # x264 writes its settings into the stream.
+    assert b" threads=1 " in clip.read_bytes()

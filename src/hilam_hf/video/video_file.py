@@ -232,7 +232,7 @@ def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
 
 
 def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, gop: int = 4) -> None:
-    """Writes an H.264 MP4 file (yuv420p), whole or not at all.
+    """Writes an H.264 MP4 file (yuv420p), whole or not at all; the same frames always give the same bytes.
 
     Args:
         path: The file to write; its extension is .mp4. An existing file is replaced.
@@ -247,10 +247,12 @@ def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, 
     """
     path = Path(path)
     _check_writable(path, frames, fps, crf, gop)
+    # With several threads libx264 now and then encodes the same frames otherwise.
+    options = {"g": gop, "threads": 1}
     encoder = _torchcodec_encoder()(frames.contiguous(), frame_rate=fps)
     try:
         # Encoded in memory and written by Python: a full disk is then an OSError with its errno.
-        encoded = encoder.to_tensor("mp4", codec="libx264", pixel_format="yuv420p", crf=crf, extra_options={"g": gop})
+        encoded = encoder.to_tensor("mp4", codec="libx264", pixel_format="yuv420p", crf=crf, extra_options=options)
     except RuntimeError as error:
         raise OSError(
             f"{path}: FFmpeg cannot encode H.264 ({_reason(error)}): "
