@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ import pytest
 from hilam_hf.data import load_demonstrations, scan_videos
 from hilam_hf.envs import WorkerError
 from hilam_hf.envs.registry import register_simulator, unregister_simulator
-from hilam_hf.recording import record, recorder
+from hilam_hf.recording import record
 from tests.envs.toy_simulator import GOALS, TOY, ToyDemonstrator
 from tests.helpers import ROOT
 
@@ -42,6 +43,17 @@ class HopelessDemonstrator(ToyDemonstrator):
 
     def record(self, spec):
         return replace(super().record(spec), success=False)
+
+
+class OnceDyingDemonstrator(ToyDemonstrator):
+    """Dies at one seed, the first time."""
+
+    def record(self, spec):
+        mark = Path(os.environ["TEST_MARK"])
+        if spec.seed == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().record(spec)
 
 
 class DyingDemonstrator(ToyDemonstrator):
@@ -87,7 +99,7 @@ def test_interrupted_recording_goes_on_and_equals_an_uninterrupted_one(tmp_path,
     for one, other in zip(*(load_demonstrations(tmp_path / name) for name in "ab"), strict=True):
         assert one.id == other.id
         np.testing.assert_array_equal(one.actions, other.actions)
-    monkeypatch.setattr(recorder, "Worker", None)
+    monkeypatch.setattr("hilam_hf.envs.pool.Worker", None)
     assert _record(tmp_path / "a", 3).kept == 6
 
 
@@ -125,9 +137,21 @@ def test_failures_are_kept_on_demand(tmp_path, demonstrator):
     assert [row.metadata["success"] for row in load_demonstrations(tmp_path)] == [False, True, False]
 
 
+def test_a_simulator_that_dies_is_replaced_once(tmp_path, demonstrator, monkeypatch, caplog):
+    monkeypatch.setenv("TEST_MARK", str(tmp_path / "died"))
+    demonstrator(OnceDyingDemonstrator)
+    assert _record(tmp_path / "a", 2, "left", num_workers=1).recorded == 2
+    assert (tmp_path / "died").exists() and "attempt 1: recorder died (signal SIGKILL) at left, seed 1" in caplog.text
+    demonstrator(ToyDemonstrator)
+    _record(tmp_path / "b", 2, "left", num_workers=1)
+    for one, other in zip(*(load_demonstrations(tmp_path / name) for name in "ab"), strict=True):
+        assert one.id == other.id
+        np.testing.assert_array_equal(one.actions, other.actions)
+
+
 def test_death_of_a_worker_names_task_and_seed_and_keeps_what_is_done(tmp_path, demonstrator):
     demonstrator(DyingDemonstrator)
-    with pytest.raises(WorkerError, match=r"recorder 0 died \(signal SIGKILL\) at left, seed 1"):
+    with pytest.raises(WorkerError, match=r"recorder died \(signal SIGKILL\) at left, seed 1"):
         _record(tmp_path, 2, "left", num_workers=1)
     assert len(load_demonstrations(tmp_path)) == 1
 

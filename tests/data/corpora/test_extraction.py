@@ -2,6 +2,7 @@
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,3 +197,32 @@ def test_skills_are_those_of_the_model_and_keep_the_splits(videos: Path, tmp_pat
                 expected = extraction.stages[stage]
                 np.testing.assert_array_equal(unpack_boundaries(row, stage), expected.boundaries)
                 np.testing.assert_allclose(unfold_skills(row, stage), expected.unfold(), atol=1e-5)
+
+
+def test_skills_that_were_interrupted_go_on(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = scan_videos(videos, progress=False)
+    source = tmp_path / "latent-actions"
+    options = {"root": videos, "model_name": "m", "stride": 2, "progress": False}
+    info = extract_latent_actions(light_idm(), folder.episodes, source, **options).info
+    torch.manual_seed(0)
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+    splits, options = {"train": load_corpus(source)}, {"model_name": "m", "batch_size": 1, "progress": False}
+    whole = extract_skill_corpus(model, splits, info, tmp_path / "whole", **options).info
+    extract, sizes = model.extract_skills, []
+
+    def fail_at_second(sequences: list[Tensor]) -> Any:
+        sizes.append(len(sequences))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return extract(sequences)
+
+    monkeypatch.setattr(model, "extract_skills", fail_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    with pytest.raises(ValueError, match="an interrupted run left 1 episodes here: pass resume=True"):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    sizes.clear()
+    parts = extract_skill_corpus(model, splits, info, tmp_path / "parts", resume=True, **options).info
+    assert sizes == [1, 1]  # the other two; the first was not computed again
+    assert parts.fingerprint == whole.fingerprint

@@ -182,6 +182,7 @@ def extract_skill_corpus(
     model_name: str,
     batch_size: int = 16,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
 ) -> ExtractionResult:
     """Runs HiLAM over a latent-action corpus and writes the latent-skill corpus.
@@ -194,6 +195,7 @@ def extract_skill_corpus(
         model_name: Hub id or folder of `model`, for the card.
         batch_size: Episodes at a time.
         overwrite: Replace a corpus that is there.
+        resume: Continue an interrupted run.
         progress: Show a progress bar.
     """
     widths = model.config.backbone.d_model
@@ -204,15 +206,21 @@ def extract_skill_corpus(
         skill_dims={stage: widths[stage - 1] for stage in range(1, model.config.num_stages + 1)},
     )
     model.eval()
-    with CorpusWriter(folder, info, overwrite=overwrite) as writer:
-        total = sum(len(corpus) for corpus in splits.values())
+    with CorpusWriter(folder, info, overwrite=overwrite, resume=resume) as writer:
+        todo = {split: _without(corpus, writer.ids) for split, corpus in splits.items()}
+        total = sum(len(corpus) for corpus in todo.values())
         with tqdm(total=total, desc="skills", unit="episode", disable=not progress, dynamic_ncols=True) as bar:
-            for split, corpus in splits.items():
+            for split, corpus in todo.items():
                 for rows in corpus.iter(batch_size):
                     for row in _with_skills(model, rows):
                         writer.add(row, split)
                         bar.update()
     return ExtractionResult(folder=Path(folder), info=writer.info, rejected=[])
+
+
+def _without(corpus: Dataset, ids: Collection[str]) -> Dataset:
+    """The rows of a corpus whose episodes are not among `ids`."""
+    return corpus.select([number for number, episode in enumerate(corpus["id"]) if episode not in ids])
 
 
 def _with_skills(model: HiLAMModel, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
