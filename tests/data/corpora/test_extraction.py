@@ -284,3 +284,31 @@ def test_skills_of_a_hilam_of_another_latent_action_model_are_refused(videos: Pa
     with pytest.raises(ValueError, match=f"fingerprint {info.model_fingerprint}, the HiLAM model of b"):
         extract_skill_corpus(HiLAMModel(config), {}, info, tmp_path / "skills", model_name="m", progress=False)
     assert not (tmp_path / "skills").exists()
+
+
+def test_skills_that_were_interrupted_go_on(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = scan_videos(videos, progress=False)
+    source = tmp_path / "latent-actions"
+    options = {"root": videos, "model_name": "m", "stride": 2, "progress": False}
+    info = extract_latent_actions(light_idm(), folder.episodes, source, **options).info
+    torch.manual_seed(0)
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+    splits, options = {"train": load_corpus(source)}, {"model_name": "m", "batch_size": 1, "progress": False}
+    extract_skill_corpus(model, splits, info, tmp_path / "whole", **options)
+    extract, sizes = model.extract_skills, []
+
+    def fail_at_second(sequences: list[Tensor]) -> Any:
+        sizes.append(len(sequences))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return extract(sequences)
+
+    monkeypatch.setattr(model, "extract_skills", fail_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    with pytest.raises(ValueError, match="an interrupted run left 1 episodes here: pass resume=True"):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    extract_skill_corpus(model, splits, info, tmp_path / "parts", resume=True, **options)
+    assert len(sizes) == 4  # the second again and the third, but not the first
+    assert load_corpus(tmp_path / "parts")[:] == load_corpus(tmp_path / "whole")[:]

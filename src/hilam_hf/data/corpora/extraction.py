@@ -199,6 +199,7 @@ def extract_skill_corpus(
     model_name: str,
     batch_size: int = 16,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
 ) -> ExtractionResult:
     """Runs HiLAM over a latent-action corpus and writes the latent-skill corpus.
@@ -211,13 +212,14 @@ def extract_skill_corpus(
         model_name: Hub id or folder of `model`, for the card.
         batch_size: Episodes at a time.
         overwrite: Replace a corpus that is there.
+        resume: Continue an interrupted run.
         progress: Show a progress bar.
 
     Raises:
         ValueError: If the model was trained on latent actions of another model than the corpus'.
     """
     check_same_idm("the corpus", corpus_info.model_fingerprint, "the HiLAM model", model.config.idm_fingerprint)
-    widths = model.config.backbone.d_model
+    widths, source = model.config.backbone.d_model, corpus_info.fingerprint or ""
     info = dataclasses.replace(
         corpus_info,
         kind="latent-skills",
@@ -226,15 +228,24 @@ def extract_skill_corpus(
         skill_dims={stage: widths[stage - 1] for stage in range(1, model.config.num_stages + 1)},
     )
     model.eval()
-    with CorpusWriter(folder, info, overwrite=overwrite) as writer:
-        total = sum(len(corpus) for corpus in splits.values())
+    with CorpusWriter(folder, info, overwrite=overwrite, resume=resume) as writer:
+        if resume:
+            # Rows of another state of the latent-action corpus.
+            writer.drop_stale({episode: source for corpus in splits.values() for episode in corpus["id"]})
+        todo = {split: _without(corpus, writer.ids) for split, corpus in splits.items()}
+        total = sum(len(corpus) for corpus in todo.values())
         with tqdm(total=total, desc="skills", unit="episode", disable=not progress, dynamic_ncols=True) as bar:
-            for split, corpus in splits.items():
+            for split, corpus in todo.items():
                 for rows in corpus.iter(batch_size):
                     for row in _with_skills(model, rows):
-                        writer.add(row, split)
+                        writer.add(row, split, made_from=source)
                         bar.update()
     return ExtractionResult(folder=Path(folder), info=writer.info, rejected=[])
+
+
+def _without(corpus: Dataset, ids: Collection[str]) -> Dataset:
+    """The rows of a corpus whose episodes are not among `ids`."""
+    return corpus.select([number for number, episode in enumerate(corpus["id"]) if episode not in ids])
 
 
 def _with_skills(model: HiLAMModel, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:
