@@ -19,6 +19,7 @@ from torch import Tensor
 
 from ..files import atomic_path
 from .containers import declared_size
+from .damage import reported_damage
 from .pixels import image_size, resize_frames
 
 if TYPE_CHECKING:
@@ -213,7 +214,8 @@ def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
 
     Args:
         path: The video file.
-        every_frame: Decode all frames, which also finds damage in the middle of the file.
+        every_frame: Decode all frames, which also finds damage in the middle of the file, as far as the decoder
+            notices it (see `reported_damage`).
 
     Returns:
         What the file holds.
@@ -226,6 +228,12 @@ def check_video(path: str | Path, *, every_frame: bool = False) -> VideoInfo:
     if every_frame:
         for _ in reader.chunks(_DECODE_BATCH):
             pass
+        if (damage := reported_damage(path)) is not None:
+            raise VideoError.about(
+                path,
+                f"its decoder reports damage and fills it with other parts of the picture ({damage}): copy or record "
+                "it again, or take it out of the folder",
+            )
     else:
         reader.read(sorted({0, len(reader) - 1}))
     return reader.info
