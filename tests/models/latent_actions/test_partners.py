@@ -1,14 +1,16 @@
 """Whether corpora and models belong to one latent action model."""
 
 import logging
+from pathlib import Path
 
 import pytest
 import torch
 
 from hilam_hf.models.fingerprint import weights_fingerprint
+from hilam_hf.models.latent_actions.auto import load_latent_action_model
 from hilam_hf.models.latent_actions.partners import check_same_idm, idm_fingerprint
 from hilam_hf.training.lam.models import new_latent_action_model
-from tests.models.uniskill.test_uniskill import tiny_fdm
+from tests.models.uniskill.test_uniskill import tiny_fdm, tiny_idm
 
 
 def test_a_forward_model_says_with_which_inverse_model_it_was_trained(tmp_path) -> None:
@@ -33,3 +35,17 @@ def test_partners_of_another_model_are_refused_and_unknown_ones_told(caplog: pyt
     with caplog.at_level(logging.WARNING):
         check_same_idm("the corpus", "a" * 16, "the FDM", None)
     assert "the FDM does not say the fingerprint" in caplog.text and "cannot be checked" in caplog.text
+
+
+def test_a_folder_of_two_models_of_different_trainings_is_refused(tmp_path: Path) -> None:
+    idm, fdm = tiny_idm(), tiny_fdm()
+    idm.save_pretrained(tmp_path / "idm")
+    fdm.config.idm_fingerprint = weights_fingerprint(idm)
+    fdm.save_pretrained(tmp_path / "fdm")
+    load_latent_action_model(tmp_path)
+    with torch.no_grad():
+        next(idm.parameters()).mul_(1.01)
+    idm.save_pretrained(tmp_path / "idm")
+    old, new = fdm.config.idm_fingerprint, weights_fingerprint(idm)
+    with pytest.raises(ValueError, match=f"fdm is of .* {old}, .*idm of {new}"):
+        load_latent_action_model(tmp_path)
