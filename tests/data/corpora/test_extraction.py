@@ -12,7 +12,15 @@ import torch
 from datasets import load_dataset
 from torch import Tensor
 
-from hilam_hf.data import CorpusInfo, load_corpus, load_episode_frames, scan_videos, unfold_skills, unpack_boundaries
+from hilam_hf.data import (
+    CorpusInfo,
+    CorpusWriter,
+    load_corpus,
+    load_episode_frames,
+    scan_videos,
+    unfold_skills,
+    unpack_boundaries,
+)
 from hilam_hf.data.corpora import extraction
 from hilam_hf.data.corpora.extraction import encode_episodes, extract_latent_actions, extract_skill_corpus
 from hilam_hf.data.episodes import RejectedVideo
@@ -312,3 +320,32 @@ def test_skills_that_were_interrupted_go_on(videos: Path, tmp_path: Path, monkey
     extract_skill_corpus(model, splits, info, tmp_path / "parts", resume=True, **options)
     assert len(sizes) == 4  # the second again and the third, but not the first
     assert load_corpus(tmp_path / "parts")[:] == load_corpus(tmp_path / "whole")[:]
+
+
+def test_skills_of_a_corpus_that_was_made_again_are_not_mixed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row is written, then the same model gives the corpus another stride for the same ids."""
+    episodes, source = scan_videos(videos, progress=False).episodes, tmp_path / "latent-actions"
+    options = {"root": videos, "model_name": "m", "stride_seconds": 0.2, "progress": False}
+    info = extract_latent_actions(light_idm(), episodes, source, **options).info
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=None, stride_seconds=0.2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+    add = CorpusWriter.add
+
+    def fail_at_second(writer: CorpusWriter, *arguments: Any, **told: Any) -> None:
+        if writer.ids:
+            raise KeyboardInterrupt
+        add(writer, *arguments, **told)
+
+    skills = {"model_name": "m", "progress": False}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CorpusWriter, "add", fail_at_second)
+        extract_skill_corpus(model, {"train": load_corpus(source)}, info, tmp_path / "skills", **skills)
+    (videos / "metadata.jsonl").write_text('{"file_name": "a.mp4", "fps": 20}\n')
+    episodes = scan_videos(videos, progress=False).episodes
+    again = extract_latent_actions(light_idm(), episodes, source, overwrite=True, **options).info
+    splits = {"train": load_corpus(source)}
+    extract_skill_corpus(model, splits, again, tmp_path / "skills", resume=True, **skills)
+    rows = load_corpus(tmp_path / "skills")
+    assert dict(zip(rows["id"], rows["stride"], strict=True)) == {"a": 4, "b/c": 4, "d": 2}
