@@ -13,7 +13,7 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,6 +23,7 @@ import pyarrow.parquet as pq
 
 from ...files import atomic_path, disk_errors, write_text
 from .info import CARD_FILE, CorpusInfo, dataset_card
+from .parts import MADE_FROM, PARQUET_OPTIONS, drop_stale_rows, grouped, read_part, write_part
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
 from .shards import SHARDS, shards_fingerprint
 from .statistics import RunningStatistics
@@ -34,9 +35,6 @@ SPLITS = ("train", "validation")
 _STAGING = ".incomplete"
 _INFO = "info.json"
 _FORMER = "former-data"
-_MADE_FROM = "made_from"
-# Checksums let a reader notice damage page by page.
-_PARQUET: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 # Left alone, so that a clone of a Hub dataset repository can be written to.
 _REPOSITORY_FILES = frozenset({".git", ".gitattributes", ".gitignore", ".cache", _STAGING})
 
@@ -125,7 +123,7 @@ class CorpusWriter:
         """
         for split in SPLITS:
             for part in self._parts(split):
-                self._drop_stale_rows(part, made_from)
+                drop_stale_rows(part, made_from)
         self.ids = self._written_ids()
 
     def add(self, row: Mapping[str, Any], split: str = "train", *, made_from: str | None = None) -> None:
@@ -146,7 +144,7 @@ class CorpusWriter:
         if checked["id"] in self.ids:
             raise ValueError(f"episode {checked['id']!r} was already added to {self.folder}: ids must be unique")
         self.ids.add(checked["id"])
-        self._buffers[split].append(checked | {_MADE_FROM: made_from})
+        self._buffers[split].append(checked | {MADE_FROM: made_from})
         if len(self._buffers[split]) >= self.rows_per_group:
             self._flush_split(split)
 
@@ -230,44 +228,32 @@ class CorpusWriter:
         ids: set[str] = set()
         for split in SPLITS:
             for part in self._parts(split):
-                ids.update(_read_part(part, columns=["id"]).column("id").to_pylist())
+                ids.update(read_part(part, columns=["id"]).column("id").to_pylist())
         return ids
-
-    def _drop_stale_rows(self, part: Path, made_from: Mapping[str, str]) -> None:
-        table = _read_part(part)
-        ids = table.column("id").to_pylist()
-        told = table.column(_MADE_FROM).to_pylist() if _MADE_FROM in table.column_names else [None] * len(ids)
-        if None in told:
-            logger.warning("%s: an older version wrote rows of it; whether their videos changed is not known", part)
-        fresh = [id in made_from and was in (None, made_from[id]) for id, was in zip(ids, told, strict=True)]
-        if not any(fresh):
-            part.unlink()
-        elif not all(fresh):
-            _write_part(table.filter(pa.array(fresh)), part)
 
     def _flush_split(self, split: str) -> None:
         rows = self._buffers[split]
         if not rows:
             return
         table = rows_to_table(rows, self.info, self.video)
-        table = table.append_column(_MADE_FROM, pa.array([row[_MADE_FROM] for row in rows], type=pa.string()))
+        table = table.append_column(MADE_FROM, pa.array([row[MADE_FROM] for row in rows], type=pa.string()))
         parts = self._parts(split)
         number = int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0
-        _write_part(table, self._staging / f"{split}-part-{number:06d}.parquet")
+        write_part(table, self._staging / f"{split}-part-{number:06d}.parquet")
         self._buffers[split] = []
 
     def _write_shards(self, split: str, folder: Path, totals: _Totals) -> None:
-        shards = list(_grouped(self._parts(split), self.shard_bytes))
+        shards = list(grouped(self._parts(split), self.shard_bytes))
         schema = corpus_features(self.info, self.video).arrow_schema
         for number, parts in enumerate(shards):
             shard = folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
             # Content-defined chunks: a changed corpus shares most of its bytes with the last one on the Hub.
             with (
                 atomic_path(shard) as temporary,
-                pq.ParquetWriter(temporary, schema, use_content_defined_chunking=True, **_PARQUET) as writer,
+                pq.ParquetWriter(temporary, schema, use_content_defined_chunking=True, **PARQUET_OPTIONS) as writer,
             ):
                 for part in parts:
-                    table = _read_part(part, columns=schema.names).cast(schema)
+                    table = read_part(part, columns=schema.names).cast(schema)
                     totals.take(split, table)
                     writer.write_table(table)
 
@@ -334,21 +320,6 @@ def _origin(info: CorpusInfo) -> dict[str, Any]:
     return {**fields, "skill_dims": {str(stage): dim for stage, dim in info.skill_dims.items()}}
 
 
-def _read_part(part: Path, columns: list[str] | None = None) -> pa.Table:
-    try:
-        return pq.read_table(part, columns=columns, page_checksum_verification=True)
-    except (pa.ArrowException, OSError) as error:
-        raise ValueError(
-            f"{part}: rows of the interrupted run are damaged ({str(error).splitlines()[0]}): delete this file and "
-            "resume, which computes them again"
-        ) from error
-
-
-def _write_part(table: pa.Table, part: Path) -> None:
-    with atomic_path(part) as temporary:
-        pq.write_table(table, temporary, **_PARQUET)
-
-
 def _check_target(folder: Path, *, overwrite: bool) -> None:
     if not folder.exists():
         return
@@ -368,18 +339,3 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
         raise ValueError(
             f"{folder}: already holds a corpus: pass overwrite=True to replace it, or choose another folder"
         )
-
-
-def _grouped(parts: list[Path], limit: int) -> Iterator[list[Path]]:
-    """Runs of files of at most `limit` bytes together; a larger file is a run of its own."""
-    group: list[Path] = []
-    size = 0
-    for part in parts:
-        part_size = part.stat().st_size
-        if group and size + part_size > limit:
-            yield group
-            group, size = [], 0
-        group.append(part)
-        size += part_size
-    if group:
-        yield group
