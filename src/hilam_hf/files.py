@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import ntpath
 import os
 import posixpath
@@ -121,6 +122,24 @@ def walk_files(root: str | Path) -> Iterator[Path]:
 def is_hidden(name: str) -> bool:
     """Whether a name is of a hidden file or folder."""
     return name.startswith(".") and name not in (".", "..")
+
+
+def sampled_hash(path: str | Path, *, sample: int = 1 << 20) -> str:
+    """SHA-256 of a file's size and of its first and last `sample` bytes: tells files apart without reading them whole.
+
+    Unlike a time of change it stays the same where a folder is copied. Of videos, both ends together hold the index of
+    all frames.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        digest = hashlib.sha256(f"{size} ".encode())
+        digest.update(file.read(sample))
+        file.seek(max(size - sample, file.tell()))
+        digest.update(file.read(sample))
+    return digest.hexdigest()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -44,12 +46,31 @@ class HopelessDemonstrator(ToyDemonstrator):
         return replace(super().record(spec), success=False)
 
 
+class OnceDyingDemonstrator(ToyDemonstrator):
+    """Dies at one seed, the first time."""
+
+    def record(self, spec):
+        mark = Path(os.environ["TEST_MARK"])
+        if spec.seed == 1 and not mark.exists():
+            mark.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().record(spec)
+
+
 class DyingDemonstrator(ToyDemonstrator):
     """Dies at one seed."""
 
     def record(self, spec):
         if spec.seed == 1:
             os.kill(os.getpid(), signal.SIGKILL)
+        return super().record(spec)
+
+
+class UnevenDemonstrator(HalfBlindDemonstrator):
+    """Takes long for the first episodes of the first task, and does not solve those with even numbers."""
+
+    def record(self, spec):
+        time.sleep(0.6 if spec.task == "left" and spec.index < 2 else 0)
         return super().record(spec)
 
 
@@ -87,7 +108,7 @@ def test_interrupted_recording_goes_on_and_equals_an_uninterrupted_one(tmp_path,
     for one, other in zip(*(load_demonstrations(tmp_path / name) for name in "ab"), strict=True):
         assert one.id == other.id
         np.testing.assert_array_equal(one.actions, other.actions)
-    monkeypatch.setattr(recorder, "Worker", None)
+    monkeypatch.setattr("hilam_hf.envs.pool.Worker", None)
     assert _record(tmp_path / "a", 3).kept == 6
 
 
@@ -125,9 +146,61 @@ def test_failures_are_kept_on_demand(tmp_path, demonstrator):
     assert [row.metadata["success"] for row in load_demonstrations(tmp_path)] == [False, True, False]
 
 
+def test_a_simulator_that_dies_is_replaced_once(tmp_path, demonstrator, monkeypatch, caplog):
+    monkeypatch.setenv("TEST_MARK", str(tmp_path / "died"))
+    demonstrator(OnceDyingDemonstrator)
+    assert _record(tmp_path / "a", 2, "left", num_workers=1).recorded == 2
+    assert (tmp_path / "died").exists() and "attempt 1: recorder died (signal SIGKILL) at left, seed 1" in caplog.text
+    demonstrator(ToyDemonstrator)
+    _record(tmp_path / "b", 2, "left", num_workers=1)
+    for one, other in zip(*(load_demonstrations(tmp_path / name) for name in "ab"), strict=True):
+        assert one.id == other.id
+        np.testing.assert_array_equal(one.actions, other.actions)
+
+
+def _files(root):
+    return {str(path.relative_to(root)): path.read_bytes() for path in sorted(root.rglob("*")) if path.is_file()}
+
+
+@pytest.fixture
+def held(monkeypatch):
+    """How many finished episodes were held back, after each that came."""
+    counts, write = [], recorder._Run._write_held
+
+    def count_and_write(run, bar):
+        counts.append(len(run._held))
+        write(run, bar)
+
+    monkeypatch.setattr(recorder._Run, "_write_held", count_and_write)
+    return counts
+
+
+def test_files_are_the_same_whoever_ends_first(tmp_path, demonstrator, held):
+    """Order of lines and every byte, with one worker and with three of different speed."""
+    demonstrator(UnevenDemonstrator)
+    _record(tmp_path / "alone", 3, num_workers=1)
+    assert max(held) == 1
+    _record(tmp_path / "together", 3, num_workers=3)
+    assert max(held) > 1
+    lines = (tmp_path / "together" / "videos" / "metadata.jsonl").read_text().splitlines()
+    assert [json.loads(line)["file_name"] for line in lines] == [
+        f"{task}/episode_0000{number}.mp4" for task in ("left", "right") for number in (1, 3, 5)
+    ]
+    assert _files(tmp_path / "together") == _files(tmp_path / "alone")
+
+
+def test_few_episodes_are_held_back_in_memory(tmp_path, demonstrator, held):
+    """While the first episodes take long, the third worker could end all the others."""
+    demonstrator(UnevenDemonstrator)
+    _record(tmp_path, 10, num_workers=3, only_successful=False)
+    assert len(load_demonstrations(tmp_path)) == 20
+    # Two for each worker, and what the others end after that.
+    assert 6 <= max(held) <= 8
+
+
 def test_death_of_a_worker_names_task_and_seed_and_keeps_what_is_done(tmp_path, demonstrator):
     demonstrator(DyingDemonstrator)
-    with pytest.raises(WorkerError, match=r"recorder 0 died \(signal SIGKILL\) at left, seed 1"):
+    with pytest.raises(WorkerError, match=r"recorder died \(signal SIGKILL\) at left, seed 1"):
         _record(tmp_path, 2, "left", num_workers=1)
     assert len(load_demonstrations(tmp_path)) == 1
 

@@ -1,5 +1,6 @@
 """Training of HiLAM on a corpus of continuous latent actions, with and without the reconstruction loss."""
 
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -7,11 +8,12 @@ import torch
 from torch import Tensor
 
 from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
+from hilam_hf.fingerprint import weights_fingerprint
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training import TrainingConfig
-from hilam_hf.training.hilam import HiLAMLoss, train_hilam
-from tests.models.uniskill.test_uniskill import SIZE, tiny_fdm
+from hilam_hf.training.hilam import HiLAMLoss, new_hilam, train_hilam
+from tests.models.uniskill.test_uniskill import SIZE, tiny_fdm, tiny_idm
 
 
 def make_corpus(folder: Path, count: int = 6) -> CorpusInfo:
@@ -81,3 +83,26 @@ def test_a_corpus_of_another_width_is_refused(tmp_path: Path) -> None:
     info = make_corpus(tmp_path / "corpus")
     with pytest.raises(ValueError, match="have 3 numbers, the model takes 4"):
         train_hilam(tiny_hilam(4), load_corpus(tmp_path / "corpus"), info, TrainingConfig(), output_dir=tmp_path)
+
+
+def test_partners_of_another_latent_action_model_are_refused(tmp_path: Path) -> None:
+    idm = tiny_idm()
+    info = dataclasses.replace(make_corpus(tmp_path / "corpus"), model_fingerprint=weights_fingerprint(idm))
+    corpus, config = load_corpus(tmp_path / "corpus"), TrainingConfig(max_steps=1)
+    model = new_hilam(info, "tiny", idm=idm)
+    assert model.config.idm_fingerprint == info.model_fingerprint
+    # Of the same names and widths, but trained again.
+    with torch.no_grad():
+        next(idm.parameters()).mul_(2)
+    with pytest.raises(ValueError, match=f"the corpus is of .* {info.model_fingerprint}, idm of "):
+        new_hilam(info, "tiny", idm=idm)
+    fdm = tiny_fdm(latent_dim=3)
+    fdm.config.idm_fingerprint = weights_fingerprint(idm)
+    options = {"output_dir": tmp_path / "run", "forward_dynamics": fdm, "frames": StillFrames()}
+    with pytest.raises(ValueError, match=f"the forward dynamics model of {weights_fingerprint(idm)}"):
+        train_hilam(model, corpus, info, config, **options)
+    other = dataclasses.replace(info, model_fingerprint="c" * 16)
+    with pytest.raises(ValueError, match=f"c{{16}}, the HiLAM model of {info.model_fingerprint}"):
+        train_hilam(model, corpus, other, config, output_dir=tmp_path / "run")
+    train_hilam(model, corpus, info, config, output_dir=tmp_path / "run")
+    assert HiLAMModel.from_pretrained(tmp_path / "run" / "hilam").config.idm_fingerprint == info.model_fingerprint

@@ -2,6 +2,7 @@ import errno
 import itertools
 import os
 import pickle
+import random
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from hilam_hf.video import damage
 from hilam_hf.video.containers import declared_size
 from hilam_hf.video.video_file import VideoError, VideoReader, check_video, write_video
 from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
@@ -267,3 +269,51 @@ def test_less_usual_containers_are_opened_as_before(make_video: MakeVideo, name:
     command = ["ffmpeg", "-loglevel", "error", "-i", str(path), "-r", "25", *options, str(path.with_name(name))]
     subprocess.run(command, check=True)
     assert VideoReader(path.with_name(name)).read([0]).shape == (1, 3, 48, 64)
+
+
+def test_the_same_frames_give_the_same_bytes(tmp_path: Path) -> None:
+    """With several threads libx264 encoded 2 to 4 of 150 otherwise on a busy machine."""
+    frames = torch.randint(256, (24, 3, 128, 128), generator=torch.Generator().manual_seed(0), dtype=torch.uint8)
+    encoded, clip = set(), tmp_path / "clip.mp4"
+    for _ in range(20):
+        write_video(clip, frames, fps=10)
+        encoded.add(clip.read_bytes())
+    assert len(encoded) == 1
+    # x264 writes its settings into the stream.
+    assert b" threads=1 " in clip.read_bytes()
+
+
+def moving_picture(num_frames: int = 24) -> torch.Tensor:
+    coarse = torch.rand(1, 3, 12, 12, generator=torch.Generator().manual_seed(0))
+    picture = (255 * F.interpolate(coarse, size=(96, 96), mode="bilinear")[0]).byte()
+    return torch.stack([picture.roll(2 * shift, dims=2) for shift in range(num_frames)])
+
+
+def test_damage_that_the_decoder_hides_is_found(tmp_path: Path) -> None:
+    """A bare decoder gives other pictures for nearly each of these files and reports nothing."""
+    clip = tmp_path / "clip.mp4"
+    write_video(clip, moving_picture(), fps=10)
+    whole, frames = clip.read_bytes(), VideoReader(clip).read()
+    assert check_video(clip, every_frame=True).num_frames == 24
+    start, numbers = whole.index(b"mdat") + 1000, random.Random(0)
+    hidden = found = 0
+    for _ in range(12):
+        damaged, position = bytearray(whole), numbers.randrange(start, len(whole) - 3000)
+        damaged[position : position + 64] = bytes(64)
+        clip.write_bytes(damaged)
+        try:
+            hidden += not torch.equal(VideoReader(clip).read(), frames)
+            check_video(clip, every_frame=True)
+        except VideoError:
+            found += 1
+    assert hidden >= 9 and found >= 8
+
+
+def test_without_the_program_damage_is_not_claimed_to_be_looked_for(
+    make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    damage._ffmpeg.cache_clear()
+    monkeypatch.setenv("PATH", "")
+    assert check_video(make_video(), every_frame=True).num_frames == 12
+    assert "the program ffmpeg is not installed" in caplog.text
+    damage._ffmpeg.cache_clear()

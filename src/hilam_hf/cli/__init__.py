@@ -1,15 +1,13 @@
 """The `hilam` command: thin wrappers around the library, one per step of the way from videos to a policy."""
 
 import logging
-import os
 import sys
 from collections.abc import Callable
 
 import typer
-from huggingface_hub.errors import StrictDataclassError
 
-from ..envs.workers import WorkerError
 from . import latents, simulation, training
+from .errors import errors_in_one_line
 
 app = typer.Typer(
     help="Hierarchical latent actions: from action-free video to latent actions, skills and robot policies.",
@@ -47,15 +45,10 @@ def run(command: Callable[..., None]) -> None:
 
 
 def _run(application: typer.Typer) -> None:
-    """User errors end in one line and a non-zero exit code; HILAM_DEBUG=1 shows the traceback instead."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
-        application()
-    except (ValueError, OSError, ImportError, StrictDataclassError, WorkerError) as error:
-        if os.environ.get("HILAM_DEBUG"):
-            raise
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(1)
+        with errors_in_one_line():
+            application()
     except SystemExit as end:
         # typer makes an exit without a word of Ctrl-C.
         if not isinstance(getattr(end.__context__, "__cause__", None), KeyboardInterrupt):

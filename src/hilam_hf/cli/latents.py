@@ -5,7 +5,18 @@ from typing import Annotated, Any
 
 import typer
 
-from .options import Device, Out, Stride, StrideSeconds, choose_device, list_rejected, load_model, split
+from .options import (
+    Device,
+    Out,
+    OverwriteCorpus,
+    ResumeCorpus,
+    Stride,
+    StrideSeconds,
+    choose_device,
+    list_rejected,
+    load_model,
+    split,
+)
 
 
 def demo(
@@ -55,8 +66,8 @@ def extract(
     stride: Stride = None,
     stride_seconds: StrideSeconds = None,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")] = False,
-    resume: Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")] = False,
+    overwrite: OverwriteCorpus = False,
+    resume: ResumeCorpus = False,
 ) -> None:
     """Turn a folder of videos into a corpus of latent actions.
 
@@ -66,8 +77,9 @@ def extract(
     from ..data.episodes import scan_videos
     from ..models.latent_actions.auto import load_latent_action_model
 
+    chosen = choose_device(device)
     idm: Any = load_latent_action_model(model)[0]
-    idm.to(choose_device(device))
+    idm.to(chosen)
     folder = scan_videos(videos)
     result = extract_latent_actions(
         idm,
@@ -123,7 +135,8 @@ def skills(
     model: Annotated[str, typer.Option(help="HiLAM model: Hub id or folder.")],
     out: Out,
     device: Device = "auto",
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")] = False,
+    overwrite: OverwriteCorpus = False,
+    resume: ResumeCorpus = False,
 ) -> None:
     """Turn a corpus of latent actions into a corpus of latent skills.
 
@@ -137,7 +150,7 @@ def skills(
     info = CorpusInfo.from_card(corpus)
     hilam = load_model(HiLAMModel, model, device)
     splits = {split: load_corpus(corpus, split) for split in info.splits}
-    result = extract_skill_corpus(hilam, splits, info, out, model_name=model, overwrite=overwrite)
+    result = extract_skill_corpus(hilam, splits, info, out, model_name=model, overwrite=overwrite, resume=resume)
     segments = ", ".join(f"stage {stage}: {count}" for stage, count in result.info.segments.items())
     print(f"segments of {result.info.num_episodes} episodes in {out}: {segments}")
 

@@ -14,6 +14,8 @@ Overrides = Annotated[
     list[str] | None, typer.Argument(help="Training options as key=value, e.g. max_steps=2000 learning_rate=3e-4.")
 ]
 Resume = Annotated[bool, typer.Option(help="Continue from the latest checkpoint in --out.")]
+ResumeCorpus = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
+OverwriteCorpus = Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")]
 Stride = Annotated[int | None, typer.Option(help="Frames between the two frames of a latent action.")]
 StrideSeconds = Annotated[float | None, typer.Option(help="The same in seconds, whatever the rate of each video.")]
 Device = Annotated[str, typer.Option(help="Device to compute on: cpu, cuda, mps, or auto.")]
@@ -25,17 +27,30 @@ def split(names: str) -> list[str]:
 
 
 def load_model(model_class: Any, name: str, device: str) -> Any:
-    return model_class.from_pretrained(name).to(choose_device(device)).eval()
+    chosen = choose_device(device)
+    return model_class.from_pretrained(name).to(chosen).eval()
 
 
 def choose_device(name: str) -> str:
+    """The device that is named, or for `auto` the fastest that there is.
+
+    Raises:
+        ValueError: It is no device, or this machine has none of that kind or number.
+    """
     import torch
 
-    if name != "auto":
-        return name
-    if torch.cuda.is_available():
-        return "cuda"
-    return "mps" if torch.backends.mps.is_available() else "cpu"
+    counts = {"cpu": 1, "cuda": torch.cuda.device_count(), "mps": int(torch.backends.mps.is_available())}
+    if name == "auto":
+        return next(kind for kind in ("cuda", "mps", "cpu") if counts[kind])
+    kind, separator, number = name.partition(":")
+    if kind not in counts or (separator and not number.isdecimal()):
+        raise ValueError(f"--device: got {name!r}, expected cpu, cuda, mps, auto, or one by its number such as cuda:1")
+    if int(number or 0) >= counts[kind]:
+        raise ValueError(
+            f"--device {name}: PyTorch {torch.__version__} finds {counts[kind]} {kind} devices on this machine; "
+            "use --device cpu or auto"
+        )
+    return name
 
 
 @contextmanager

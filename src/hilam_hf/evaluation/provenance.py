@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import platform
 from importlib import metadata
@@ -12,6 +11,7 @@ from typing import Any
 from packaging.version import InvalidVersion, Version
 
 from ..acting_spec import ActingSpec
+from ..fingerprint import weights_fingerprint
 from ..publishing import public_name
 
 PACKAGES = ("hilam-hf", "torch", "transformers", "numpy", "gymnasium", "mujoco")
@@ -52,19 +52,6 @@ def policy_record(policy: Any, spec: ActingSpec, name: str | None = None) -> dic
         "image_transform": spec.image_transform,
         "acting": spec.settings,
     }
-
-
-def weights_fingerprint(policy: Any) -> str | None:
-    """Return the first 16 hexadecimal digits of the SHA-256 of a policy's weights; None where it has none."""
-    if not hasattr(policy, "state_dict"):
-        return None
-    import torch
-
-    digest = hashlib.sha256()
-    for name, tensor in sorted(policy.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()[:16]
 
 
 def lighting_warning(recorded: str | None, installed: str | None) -> str | None:

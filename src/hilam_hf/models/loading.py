@@ -96,7 +96,7 @@ class StrictLoadingMixin:
         if strict and problems:
             raise ValueError(
                 f"{pretrained_model_name_or_path} does not fit {cls.__name__}: {'; '.join(problems)}; "
-                "use a complete checkpoint, or pass strict=False to initialise what is missing"
+                "use a complete checkpoint; in Python, strict=False initialises what is missing"
             )
         _tell_public_names(model)
         return (model, info) if output_loading_info else model

@@ -6,7 +6,7 @@ not on the number of workers: those whose numbers the expert does not solve are 
 
 from __future__ import annotations
 
-from collections import deque
+from bisect import insort
 from collections.abc import Callable, Iterator, Sequence
 
 from ..envs.protocols import EpisodeSpec
@@ -42,8 +42,10 @@ class RecordingPlan:
         self.replaces_failures = replace_failures
         self.kept = 0
         self._make_spec, self._most, self._has, self._log, self._advice = make_spec, most, has, log, advice
+        self._ranks = {task: rank for rank, task in enumerate(tasks)}
         self._open = {task: self._open_specs(task) for task in tasks}
-        self._specs: deque[EpisodeSpec] = deque()
+        # In the plan's order.
+        self._specs: list[EpisodeSpec] = []
         for task in tasks:
             there = sum(has(make_spec(task, number)) for number in range(most))
             self.kept += there
@@ -52,6 +54,14 @@ class RecordingPlan:
 
     def __len__(self) -> int:
         return len(self._specs)
+
+    def order(self, spec: EpisodeSpec) -> tuple[int, int]:
+        """Where an episode stands in the plan: tasks as they were given, and each one's episodes by their numbers."""
+        return self._ranks[spec.task], spec.index
+
+    def first(self) -> EpisodeSpec | None:
+        """Say which episode is the first that was not taken yet."""
+        return self._specs[0] if self._specs else None
 
     def next(self, task: str | None = None) -> EpisodeSpec | None:
         """Take the next episode, of a given task if there is one left."""
@@ -64,7 +74,7 @@ class RecordingPlan:
     def replace(self, spec: EpisodeSpec) -> None:
         """Plan another episode instead of one that was not solved."""
         if self.replaces_failures:
-            self._specs.appendleft(next(self._open[spec.task]))
+            insort(self._specs, next(self._open[spec.task]), key=self.order)
 
     def _open_specs(self, task: str) -> Iterator[EpisodeSpec]:
         for number in range(self._most):

@@ -1,4 +1,4 @@
-"""Records a simulator's scripted experts: worker processes make demonstrations, writers put them on disk as they come.
+"""Records a simulator's scripted experts: worker processes make demonstrations, writers put them on disk in order.
 
 ```
 root/recording.json     how the episodes came about, and which the experts did not solve
@@ -10,7 +10,9 @@ root/lerobot/           format "lerobot", LeRobot v3.0 (`hilam_hf.data.demonstra
 
 from __future__ import annotations
 
+import logging
 import time
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -20,14 +22,17 @@ from tqdm.auto import tqdm
 
 from ..data.demonstrations.formats import demonstration_formats
 from ..envs.options import check_least
+from ..envs.pool import ATTEMPTS, WorkerPool
 from ..envs.protocols import EpisodeSpec, EvaluationProtocol
 from ..envs.registry import get_simulator
-from ..envs.workers import Worker, ready_workers
+from ..envs.workers import WorkerError
 from ..recorded import DemonstrationWriter, RecordedDemonstration
 from .log import RecordingLog, RecordingSummary
 from .output import Output
 from .plan import RecordingPlan
 from .setup import make_setup
+
+logger = logging.getLogger(__name__)
 
 
 def record(
@@ -51,9 +56,10 @@ def record(
 ) -> RecordingSummary:
     """Record demonstrations of tasks by a simulator's scripted experts.
 
-    Episodes are written as they come; a recording that was interrupted goes on where it stopped when it is called
-    again. Which episodes there are depends on the options alone, not on the number of workers: number i of a task
-    starts from `demonstration_seed(seed, i)`, and with `only_successful` the numbers that the expert does not solve are
+    Episodes are written in the order of tasks and numbers, whoever finishes first, so that the same options give the
+    same files; a recording that was interrupted goes on where it stopped when it is called again. Which episodes there
+    are depends on the options alone, not on the number of workers: number i of a task starts from
+    `demonstration_seed(seed, i)`, and with `only_successful` the numbers that the expert does not solve are
     left out and listed in `recording.json`, beside everything needed to repeat it.
 
     Each frame comes with the phase of the task in which its action was chosen, where the expert tells it: the ground
@@ -91,10 +97,11 @@ def record(
     Raises:
         ValueError: A simulator, task or option is not valid; the folder holds a recording with other options; or the
             expert fails too often.
-        OSError: The disk is full or the folder not writable, or assets or a renderer are missing; finished episodes
+        OSError: The disk is full or the folder not writable, or assets or a renderer are missing; written episodes
             stay.
         ImportError: The simulator is not installed.
-        WorkerError: A worker died; the message names the task and the seed.
+        WorkerError: A worker died twice at one episode; the message names the task and the seed. One that dies once
+            is replaced.
 
     Example:
         >>> print(record("recording", "metaworld", ["drawer-open", "door-open"], 30))  # doctest: +SKIP
@@ -137,16 +144,13 @@ def record(
             advice=setup.recording.advice,
         )
         log.save()
-        workers = [
-            stack.enter_context(
-                Worker(setup.recording.demonstrator, name=f"recorder {row}", **setup.demonstrator_options())
-            )
-            for row in range(min(num_workers, len(plan)))
-        ]
-        recorded, frames = _run(plan, workers, output, log, progress=progress)
+        demonstrator, options = setup.recording.demonstrator, setup.demonstrator_options()
+        size = min(num_workers, len(plan))
+        run = _Run(plan, stack.enter_context(WorkerPool(demonstrator, options, size, name="recorder")), output, log)
+        run.run(progress=progress)
         log.save(finished=True)
     failures = tuple(failure for failure in log.failures if failure["task"] in names)
-    return RecordingSummary(root, recorded, plan.kept, frames, time.monotonic() - started, failures)
+    return RecordingSummary(root, run.recorded, plan.kept, run.frames, time.monotonic() - started, failures)
 
 
 def _open_writers(
@@ -160,42 +164,92 @@ def _open_writers(
     return writers
 
 
-def _run(
-    plan: RecordingPlan,
-    workers: Sequence[Worker],
-    output: Output,
-    log: RecordingLog,
-    *,
-    progress: bool,
-) -> tuple[int, int]:
-    """Run the planned episodes and write them; return the numbers of episodes and of frames that were written."""
-    recorded = frames = 0
-    running: dict[Worker, EpisodeSpec] = {}
+class _Run:
+    """One call of `record`: gives planned episodes to workers and writes what comes back.
 
-    def give_episode(worker: Worker, task: str | None = None) -> None:
-        spec = plan.next(task)
+    Attributes:
+        recorded: Episodes written so far.
+        frames: Their frames.
+    """
+
+    def __init__(self, plan: RecordingPlan, pool: WorkerPool, output: Output, log: RecordingLog) -> None:
+        self.recorded = self.frames = 0
+        self._plan, self._pool, self._output, self._log = plan, pool, output, log
+        self._running: dict[int, EpisodeSpec] = {}
+        self._faults: Counter[EpisodeSpec] = Counter()
+        # Finished, but the plan has earlier ones that are not: files must not depend on who ends first.
+        self._held: dict[EpisodeSpec, RecordedDemonstration] = {}
+        self._most_held = 2 * len(pool.workers)
+
+    def run(self, *, progress: bool) -> None:
+        """Run all planned episodes."""
+        with tqdm(total=len(self._plan), desc="recording", unit="episode", disable=not progress) as bar:
+            self._employ_idle_workers()
+            while self._running:
+                for row in self._pool.ready(self._running):
+                    self._receive(row, bar)
+
+    def _employ_idle_workers(self) -> None:
+        for row in range(len(self._pool.workers)):
+            if row not in self._running:
+                self._begin_next(row)
+
+    def _begin_next(self, row: int, task: str | None = None) -> None:
+        """Give a worker an episode; none where it would only add to many that are held back."""
+        if len(self._held) < self._most_held:
+            spec = self._plan.next(task)
+        else:
+            first, order = self._plan.first(), self._plan.order
+            spec = self._plan.next() if first and order(first) < min(map(order, self._held)) else None
         if spec is not None:
-            worker.send("record", spec, doing=str(spec))
-            running[worker] = spec
+            self._begin(row, spec)
 
-    with tqdm(total=len(plan), desc="recording", unit="episode", disable=not progress) as bar:
-        for worker in workers:
-            give_episode(worker)
-        while running:
-            for worker in ready_workers(list(running)):
-                demonstration: RecordedDemonstration = worker.receive()
-                spec = running.pop(worker)
-                if not demonstration.success:
-                    log.add_failure(demonstration.id, spec, demonstration.num_frames)
-                wanted = demonstration.success or not plan.replaces_failures
-                if not wanted:
-                    plan.replace(spec)
-                # The worker goes on while its last episode is written, in the environment that it has, if it can.
-                give_episode(worker, spec.task)
-                if wanted:
-                    output.add(demonstration)
-                    recorded += 1
-                    frames += demonstration.num_frames
-                    bar.update()
-                    bar.set_postfix_str(f"{spec.task}, {frames / max(bar.format_dict['elapsed'], 1e-9):.0f} frames/s")
-    return recorded, frames
+    def _begin(self, row: int, spec: EpisodeSpec) -> None:
+        self._running[row] = spec
+        try:
+            self._pool.workers[row].send("record", spec, doing=str(spec))
+        except WorkerError as error:
+            self._begin_again(row, error)
+
+    def _begin_again(self, row: int, error: WorkerError) -> None:
+        """Begin a worker's episode again in a fresh one; what fails again is raised."""
+        spec = self._running[row]
+        self._faults[spec] += 1
+        if self._faults[spec] >= ATTEMPTS:
+            raise error
+        logger.warning("attempt %d: %s", self._faults[spec], error)
+        self._pool.replace(row)
+        self._begin(row, spec)
+
+    def _receive(self, row: int, bar: tqdm[Any]) -> None:
+        try:
+            demonstration: RecordedDemonstration = self._pool.workers[row].receive()
+        except WorkerError as error:
+            self._begin_again(row, error)
+            return
+        spec = self._running.pop(row)
+        if not demonstration.success:
+            self._log.add_failure(demonstration.id, spec, demonstration.num_frames)
+        if demonstration.success or not self._plan.replaces_failures:
+            self._held[spec] = demonstration
+        else:
+            self._plan.replace(spec)
+        # The worker goes on while episodes are written, in the environment that it has, if it can.
+        self._begin_next(row, spec.task)
+        self._write_held(bar)
+        self._employ_idle_workers()
+
+    def _write_held(self, bar: tqdm[Any]) -> None:
+        """Write the finished episodes before which the plan has none that is not finished."""
+        order, first = self._plan.order, self._plan.first()
+        unfinished = [order(spec) for spec in (*self._running.values(), *([first] if first else []))]
+        for spec in sorted(self._held, key=order):
+            if unfinished and order(spec) > min(unfinished):
+                break
+            demonstration = self._held.pop(spec)
+            self._output.add(demonstration)
+            self.recorded += 1
+            self.frames += demonstration.num_frames
+            bar.update()
+            rate = self.frames / max(bar.format_dict["elapsed"], 1e-9)
+            bar.set_postfix_str(f"{spec.task}, {rate:.0f} frames/s")

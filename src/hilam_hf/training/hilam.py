@@ -16,8 +16,10 @@ from ..data.corpora.corpus import latent_actions_array
 from ..data.corpora.info import CorpusInfo
 from ..data.samples.collate import collate_sequences
 from ..data.samples.frame_store import FrameStore
+from ..fingerprint import weights_fingerprint
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ..models.latent_actions.partners import check_same_idm, idm_fingerprint
 from ..models.options import own_fields
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
@@ -77,12 +79,18 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
         idm: The inverse dynamics model that made the corpus. With it the checkpoint takes frames, too, and not only
             latent actions; it stays frozen.
         **options: Further fields of `HiLAMConfig`.
+
+    Raises:
+        ValueError: If the corpus is of another inverse dynamics model.
     """
+    if idm is not None:
+        check_same_idm("the corpus", info.model_fingerprint, "idm", weights_fingerprint(idm))
     fields: dict[str, Any] = {
         **_latent_space(info),
         "stride": info.stride,
         "stride_seconds": info.stride_seconds if info.stride is None else None,
         "idm_config": None if idm is None else idm.config,
+        "idm_fingerprint": info.model_fingerprint,
     }
     model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
     if idm is not None and model.idm is not None:
@@ -140,7 +148,7 @@ def train_hilam(
 
     Raises:
         ValueError: If only one of `forward_dynamics` and `frames` is given, the corpus' latent actions are of another
-            width, or its card has no statistics.
+            width, its card has no statistics, or `model` or `forward_dynamics` is of another latent action model.
     """
     if (forward_dynamics is None) != (frames is None):
         raise ValueError("the reconstruction loss takes both forward_dynamics and frames; give both or neither")
@@ -153,6 +161,7 @@ def train_hilam(
     taken = _values(model.config.codebook_size if model.config.is_discrete else None)
     if held != taken:
         raise ValueError(f"the corpus has {held}, the model takes {taken}; make the model with new_hilam")
+    _check_partners(model, corpus_info, forward_dynamics)
     if not model.config.is_discrete:
         _set_statistics(model, corpus_info)
     result = train(
@@ -166,6 +175,15 @@ def train_hilam(
     )
     save_model(model, Path(output_dir) / "hilam")
     return dataclasses.replace(result, model=model)
+
+
+def _check_partners(model: HiLAMModel, info: CorpusInfo, forward_dynamics: ForwardDynamicsModel | None) -> None:
+    if model.config.idm_fingerprint is None:
+        model.config.idm_fingerprint = info.model_fingerprint
+    check_same_idm("the corpus", info.model_fingerprint, "the HiLAM model", model.config.idm_fingerprint)
+    if forward_dynamics is not None:
+        fingerprint = idm_fingerprint(forward_dynamics)
+        check_same_idm("the corpus", info.model_fingerprint, "the forward dynamics model", fingerprint)
 
 
 def _values(codebook_size: int | None) -> str:

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from ..files import atomic_path
 from .containers import declared_size, is_video_container
+from .damage import reported_damage
 from .pixels import image_size, resize_frames
 from .timestamps import frame_times, uneven
 
@@ -245,7 +246,8 @@ def check_video(path: str | Path, *, every_frame: bool = False, constant_rate: b
 
     Args:
         path: The video file.
-        every_frame: Decode all frames, which also finds damage in the middle of the file.
+        every_frame: Decode all frames, which also finds damage in the middle of the file, as far as the decoder
+            notices it (see `reported_damage`).
         constant_rate: See that frames are evenly spaced, too, by the times that the container keeps.
 
     Returns:
@@ -259,6 +261,12 @@ def check_video(path: str | Path, *, every_frame: bool = False, constant_rate: b
     if every_frame:
         for _ in reader.chunks(_DECODE_BATCH):
             pass
+        if (damage := reported_damage(path)) is not None:
+            raise VideoError.about(
+                path,
+                f"its decoder reports damage and fills it with other parts of the picture ({damage}): copy or record "
+                "it again, or take it out of the folder",
+            )
     else:
         reader.read(sorted({0, len(reader) - 1}))
     if constant_rate:
@@ -267,7 +275,7 @@ def check_video(path: str | Path, *, every_frame: bool = False, constant_rate: b
 
 
 def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, gop: int = 4) -> None:
-    """Writes an H.264 MP4 file (yuv420p), whole or not at all.
+    """Writes an H.264 MP4 file (yuv420p), whole or not at all; the same frames always give the same bytes.
 
     Args:
         path: The file to write; its extension is .mp4. An existing file is replaced.
@@ -282,10 +290,12 @@ def write_video(path: str | Path, frames: Tensor, fps: float, *, crf: int = 18, 
     """
     path = Path(path)
     _check_writable(path, frames, fps, crf, gop)
+    # With several threads libx264 now and then encodes the same frames otherwise.
+    options = {"g": gop, "threads": 1}
     encoder = _torchcodec_encoder()(frames.contiguous(), frame_rate=fps)
     try:
         # Encoded in memory and written by Python: a full disk is then an OSError with its errno.
-        encoded = encoder.to_tensor("mp4", codec="libx264", pixel_format="yuv420p", crf=crf, extra_options={"g": gop})
+        encoded = encoder.to_tensor("mp4", codec="libx264", pixel_format="yuv420p", crf=crf, extra_options=options)
     except RuntimeError as error:
         raise OSError(
             f"{path}: FFmpeg cannot encode H.264 ({_reason(error)}): "

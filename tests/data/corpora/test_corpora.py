@@ -410,7 +410,7 @@ def test_load_errors(tmp_path: Path) -> None:
     write_latent_action_corpus(tmp_path / "c", [latent_row(0)], info=INFO)
     with pytest.raises(ValueError, match="has no split 'validation'; its splits are train"):
         load_corpus(tmp_path / "c", "validation")
-    with pytest.raises(FileNotFoundError, match="no such corpus folder"):
+    with pytest.raises(FileNotFoundError, match="no such folder, and it is not a Hub id"):
         load_corpus(tmp_path / "nothing")
     with pytest.raises(ValueError, match=r"has no README\.md"):
         load_corpus(tmp_path)

@@ -1,19 +1,33 @@
 """From videos to the two corpora, with the real models at a tiny size."""
 
+import json
 import threading
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 import torch
 from datasets import load_dataset
 from torch import Tensor
 
-from hilam_hf.data import load_corpus, load_episode_frames, scan_videos, unfold_skills, unpack_boundaries
+from hilam_hf.data import (
+    CorpusInfo,
+    CorpusWriter,
+    load_corpus,
+    load_episode_frames,
+    scan_videos,
+    unfold_skills,
+    unpack_boundaries,
+)
+from hilam_hf.data.corpora import extraction
 from hilam_hf.data.corpora.extraction import encode_episodes, extract_latent_actions, extract_skill_corpus
 from hilam_hf.data.episodes import RejectedVideo
+from hilam_hf.fingerprint import weights_fingerprint
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
+from hilam_hf.models.uniskill import UniSkillIDM
 from hilam_hf.video import VideoError, VideoReader
 from tests.models.latent_actions.test_dynamics import LATENT, SIZE, PairIDM, light_idm
 from tests.numbered_videos import MakeVideo
@@ -88,6 +102,76 @@ def test_an_interrupted_extraction_goes_on(videos: Path, tmp_path: Path, monkeyp
         # Frames that are batched otherwise are rounded otherwise.
         np.testing.assert_allclose(row.pop("latent_actions"), expected.pop("latent_actions"), atol=1e-5)
         assert row == expected
+
+
+def interrupt(videos: Path, folder: Path, idm: UniSkillIDM, monkeypatch: pytest.MonkeyPatch, **options: Any) -> None:
+    """An extraction that stops after the second of three videos."""
+    rows, make_row = [], extraction._row
+
+    def fail_at_third(*arguments: Any) -> dict[str, Any]:
+        rows.append(arguments)
+        if len(rows) == 3:
+            raise KeyboardInterrupt
+        return make_row(*arguments)
+
+    monkeypatch.setattr(extraction, "_row", fail_at_third)
+    with pytest.raises(KeyboardInterrupt):
+        extract_latent_actions(idm, scan_videos(videos, progress=False).episodes, folder, **options)
+    monkeypatch.undo()
+
+
+def test_rows_of_a_model_that_was_trained_again_are_not_mixed_with_its_own(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"root": videos, "model_name": "lam", "stride": 2, "progress": False}
+    idm, again, folder = light_idm(), light_idm(), tmp_path / "corpus"
+    interrupt(videos, folder, idm, monkeypatch, **options)
+    with torch.no_grad():
+        next(again.parameters()).mul_(1.01)
+    old, new = weights_fingerprint(idm), weights_fingerprint(again)
+    episodes = scan_videos(videos, progress=False).episodes
+    with pytest.raises(ValueError, match=f"of another corpus .model_fingerprint '{old}' -> '{new}'"):
+        extract_latent_actions(again, episodes, folder, resume=True, **options)
+    info = extract_latent_actions(idm, episodes, folder, resume=True, **options).info
+    assert CorpusInfo.from_card(folder).model_fingerprint == info.model_fingerprint == old
+
+
+def test_a_run_begun_before_fingerprints_goes_on_with_a_warning(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"root": videos, "model_name": "lam", "stride": 2, "progress": False}
+    folder = tmp_path / "corpus"
+    interrupt(videos, folder, light_idm(), monkeypatch, **options)
+    state = folder / ".incomplete" / "info.json"
+    told = json.loads(state.read_text())
+    for name in ("model_fingerprint", "skill_fingerprint"):
+        del told["info"][name]
+    state.write_text(json.dumps(told))
+    for part in (folder / ".incomplete").glob("*.parquet"):
+        pq.write_table(pq.read_table(part).drop_columns("made_from"), part)
+    extract_latent_actions(light_idm(), scan_videos(videos, progress=False).episodes, folder, resume=True, **options)
+    assert "does not say its model_fingerprint" in caplog.text and "whether their videos changed" in caplog.text
+    assert load_corpus(folder)["id"][:] == ["a", "b/c", "d"]
+
+
+def test_videos_that_were_replaced_deleted_or_described_again_lose_their_rows(
+    videos: Path, tmp_path: Path, make_video: MakeVideo, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"root": videos, "model_name": "lam", "stride": 2, "progress": False}
+    interrupt(videos, tmp_path / "replaced", light_idm(), monkeypatch, **options)
+    interrupt(videos, tmp_path / "described", light_idm(), monkeypatch, **options)
+    (videos / "metadata.jsonl").write_text('{"file_name": "a.mp4", "language": "open it"}\n')
+    episodes = scan_videos(videos, progress=False).episodes
+    extract_latent_actions(light_idm(), episodes, tmp_path / "described", resume=True, **options)
+    assert sorted(load_corpus(tmp_path / "described")["language"], key=str) == [None, None, "open it"]
+    (videos / "metadata.jsonl").unlink()
+
+    make_video("a.mp4", num_frames=9)
+    (videos / "b" / "c.mp4").unlink()
+    episodes = scan_videos(videos, progress=False).episodes
+    extract_latent_actions(light_idm(), episodes, tmp_path / "replaced", resume=True, **options)
+    rows = load_corpus(tmp_path / "replaced")
+    assert dict(zip(rows["id"], rows["num_frames"], strict=True)) == {"a": 9, "d": 7}
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 16, 64, "auto"])
@@ -188,6 +272,8 @@ def test_skills_are_those_of_the_model_and_keep_the_splits(videos: Path, tmp_pat
     splits = {split: load_corpus(source, split) for split in ("train", "validation")}
     result = extract_skill_corpus(model, splits, info, tmp_path / "skills", model_name="org/hilam", progress=False)
     assert result.info.splits == {"train": 2, "validation": 1}
+    fingerprints = (result.info.model_fingerprint, result.info.skill_fingerprint)
+    assert fingerprints == (weights_fingerprint(light_idm()), weights_fingerprint(model))
     for split, corpus in splits.items():
         for row, latent_row in zip(load_corpus(tmp_path / "skills", split), corpus, strict=True):
             extraction = model.extract_skills(torch.tensor(latent_row["latent_actions"]))
@@ -196,3 +282,70 @@ def test_skills_are_those_of_the_model_and_keep_the_splits(videos: Path, tmp_pat
                 expected = extraction.stages[stage]
                 np.testing.assert_array_equal(unpack_boundaries(row, stage), expected.boundaries)
                 np.testing.assert_allclose(unfold_skills(row, stage), expected.unfold(), atol=1e-5)
+
+
+def test_skills_of_a_hilam_of_another_latent_action_model_are_refused(videos: Path, tmp_path: Path) -> None:
+    options = {"root": videos, "model_name": "m", "stride": 2, "progress": False}
+    episodes, source = scan_videos(videos, progress=False).episodes, tmp_path / "latent-actions"
+    info = extract_latent_actions(light_idm(), episodes, source, **options).info
+    config = HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2, idm_fingerprint="b" * 16)
+    with pytest.raises(ValueError, match=f"fingerprint {info.model_fingerprint}, the HiLAM model of b"):
+        extract_skill_corpus(HiLAMModel(config), {}, info, tmp_path / "skills", model_name="m", progress=False)
+    assert not (tmp_path / "skills").exists()
+
+
+def test_skills_that_were_interrupted_go_on(videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = scan_videos(videos, progress=False)
+    source = tmp_path / "latent-actions"
+    options = {"root": videos, "model_name": "m", "stride": 2, "progress": False}
+    info = extract_latent_actions(light_idm(), folder.episodes, source, **options).info
+    torch.manual_seed(0)
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+    splits, options = {"train": load_corpus(source)}, {"model_name": "m", "batch_size": 1, "progress": False}
+    extract_skill_corpus(model, splits, info, tmp_path / "whole", **options)
+    extract, sizes = model.extract_skills, []
+
+    def fail_at_second(sequences: list[Tensor]) -> Any:
+        sizes.append(len(sequences))
+        if len(sizes) == 2:
+            raise KeyboardInterrupt
+        return extract(sequences)
+
+    monkeypatch.setattr(model, "extract_skills", fail_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    with pytest.raises(ValueError, match="an interrupted run left 1 episodes here: pass resume=True"):
+        extract_skill_corpus(model, splits, info, tmp_path / "parts", **options)
+    extract_skill_corpus(model, splits, info, tmp_path / "parts", resume=True, **options)
+    assert len(sizes) == 4  # the second again and the third, but not the first
+    assert load_corpus(tmp_path / "parts")[:] == load_corpus(tmp_path / "whole")[:]
+
+
+def test_skills_of_a_corpus_that_was_made_again_are_not_mixed(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One row is written, then the same model gives the corpus another stride for the same ids."""
+    episodes, source = scan_videos(videos, progress=False).episodes, tmp_path / "latent-actions"
+    options = {"root": videos, "model_name": "m", "stride_seconds": 0.2, "progress": False}
+    info = extract_latent_actions(light_idm(), episodes, source, **options).info
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=None, stride_seconds=0.2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+    add = CorpusWriter.add
+
+    def fail_at_second(writer: CorpusWriter, *arguments: Any, **told: Any) -> None:
+        if writer.ids:
+            raise KeyboardInterrupt
+        add(writer, *arguments, **told)
+
+    skills = {"model_name": "m", "progress": False}
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(CorpusWriter, "add", fail_at_second)
+        extract_skill_corpus(model, {"train": load_corpus(source)}, info, tmp_path / "skills", **skills)
+    (videos / "metadata.jsonl").write_text('{"file_name": "a.mp4", "fps": 20}\n')
+    episodes = scan_videos(videos, progress=False).episodes
+    again = extract_latent_actions(light_idm(), episodes, source, overwrite=True, **options).info
+    splits = {"train": load_corpus(source)}
+    extract_skill_corpus(model, splits, again, tmp_path / "skills", resume=True, **skills)
+    rows = load_corpus(tmp_path / "skills")
+    assert dict(zip(rows["id"], rows["stride"], strict=True)) == {"a": 4, "b/c": 4, "d": 2}

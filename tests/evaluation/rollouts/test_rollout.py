@@ -243,3 +243,9 @@ def test_bad_input_is_named(policy, options, named, fake_host):
         pytest.importorskip("libero")
     with pytest.raises(ValueError, match=named):
         run(policy, **{"tasks": "drawer-open", "episodes": 1, "num_envs": 1, **options})
+
+
+@pytest.mark.sim
+def test_initial_states_that_do_not_exist_are_named_before_any_episode(fake_host):
+    with pytest.raises(ValueError, match="libero_goal/1 has initial states 0 to 49, got 50"):
+        evaluate(RandomPolicy(), ["libero_goal/1"], protocol="openvla", episodes=[3, 50], progress=False)

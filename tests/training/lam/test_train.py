@@ -14,9 +14,11 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 from transformers import Dinov2Config, Dinov2Model, ResNetConfig, ResNetModel
 
+from hilam_hf.fingerprint import weights_fingerprint
 from hilam_hf.models.lapa import LapaModel
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from hilam_hf.models.latent_actions.partners import idm_fingerprint
 from hilam_hf.plugins import LATENT_ACTION_KINDS
 from hilam_hf.training import TrainingConfig
 from hilam_hf.training.lam.models import new_latent_action_model
@@ -156,6 +158,8 @@ def test_every_kind_trains_in_bf16_validates_and_is_saved_with_its_averaged_weig
         assert all(parameter.dtype == torch.float32 for parameter in model.parameters())
         side = json.loads((folder / "preprocessor_config.json").read_text())["size"]["height"]
         assert side == model.config.image_size
+    saved = AutoInverseDynamicsModel.from_pretrained(folders[0])
+    assert idm_fingerprint(AutoForwardDynamicsModel.from_pretrained(folders[1])) == weights_fingerprint(saved)
     average = load_file(tmp_path / "checkpoint-4" / "average.safetensors")
     last = load_file(tmp_path / "checkpoint-4" / "model.safetensors")
     trained = dict(LatentActionModel(idm, fdm).named_parameters())

@@ -6,6 +6,7 @@ Shapes: T frames, k stride, N latent actions (T - k), D their width; S_s segment
 from __future__ import annotations
 
 import dataclasses
+import glob
 import itertools
 import re
 from collections.abc import Iterable, Mapping
@@ -18,8 +19,10 @@ import pyarrow as pa
 from datasets import Dataset, load_dataset
 from numpy.typing import NDArray
 
+from ..hub_folder import dataset_folder
 from .info import CARD_FILE, CorpusInfo, CorpusKind
 from .rows import VideoColumn, to_numpy
+from .shards import SHARDS, checked_shards
 from .statistics import RunningStatistics
 from .writer import SPLITS, CorpusWriter
 
@@ -105,25 +108,32 @@ def write_skill_corpus(
 def load_corpus(
     path_or_id: str | Path, split: str = "train", *, revision: str | None = None, cache_dir: str | Path | None = None
 ) -> Dataset:
-    """Loads one split of a corpus; the same as `datasets.load_dataset`, with clearer errors for folders.
+    """Loads one split of a corpus, after comparing its files with the card's fingerprint.
 
     Args:
-        path_or_id: Corpus folder, or Hub id of a dataset.
+        path_or_id: Corpus folder, or Hub id of a dataset; with `HF_HUB_OFFLINE=1` one that the Hub's cache holds.
         split: "train" or "validation".
         revision: Branch, tag or commit on the Hub.
         cache_dir: Where `datasets` keeps its Arrow copy.
 
     Raises:
-        FileNotFoundError: There is neither such a folder nor can it be a Hub id.
-        ValueError: The folder is not a corpus, or has no such split.
+        FileNotFoundError: There is neither such a folder nor such a dataset, or data files are missing.
+        ValueError: It is not a corpus, has no such split, or its data files are damaged.
     """
-    path = Path(path_or_id)
-    if path.exists():
-        _check_corpus_folder(path, split)
-    elif not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)) or str(path_or_id).startswith("."):
-        raise FileNotFoundError(f"{path_or_id}: there is no such corpus folder, and it is not a Hub id (owner/name)")
-    directory = None if cache_dir is None else str(cache_dir)
-    return load_dataset(str(path_or_id), split=split, revision=revision, cache_dir=directory)
+    name = str(path_or_id)
+    folder = dataset_folder(path_or_id, revision=revision, only=[CARD_FILE, SHARDS])
+    info = _checked_info(folder, split, name)
+    shards = checked_shards(folder, info, split, name)
+    # The name becomes part of the name of the Arrow copy, so that other contents never get an older copy.
+    rows = load_dataset(
+        "parquet",
+        name=info.fingerprint,
+        data_files={split: [glob.escape(str(shard)) for shard in shards]},
+        split=split,
+        cache_dir=None if cache_dir is None else str(cache_dir),
+    )
+    _check_rows(rows, info, split, name)
+    return rows
 
 
 def corpus_statistics(dataset: Dataset) -> CorpusStatistics:
@@ -276,14 +286,28 @@ def _with_stages_of_first_row(info: CorpusInfo, by_split: dict[str, Rows]) -> tu
     raise ValueError("a skill corpus needs at least one episode, got no rows")
 
 
-def _check_corpus_folder(path: Path, split: str) -> None:
-    if not (path / CARD_FILE).is_file():
-        interrupted = (path / ".incomplete").exists()
+def _checked_info(folder: Path, split: str, name: str) -> CorpusInfo:
+    if not (folder / CARD_FILE).is_file():
+        interrupted = (folder / ".incomplete").exists()
         reason = "its writing was interrupted: run it again with resume" if interrupted else f"it has no {CARD_FILE}"
-        raise ValueError(f"{path}: not a complete corpus folder: {reason}")
-    splits = CorpusInfo.from_card(path).splits
-    if split not in splits:
-        raise ValueError(f"{path}: has no split {split!r}; its splits are {', '.join(splits)}")
+        raise ValueError(f"{name}: not a complete corpus folder: {reason}")
+    info = CorpusInfo.from_card(folder)
+    if split not in info.splits:
+        raise ValueError(f"{name}: has no split {split!r}; its splits are {', '.join(info.splits)}")
+    return info
+
+
+def _check_rows(rows: Dataset, info: CorpusInfo, split: str, name: str) -> None:
+    if len(rows) != info.splits[split]:
+        raise ValueError(
+            f"{name}: its split {split!r} has {len(rows)} episodes, its card says {info.splits[split]}: "
+            "copy or download the corpus again"
+        )
+    fps = rows.data.column("fps").to_numpy()
+    if wrong := np.flatnonzero(~(np.isfinite(fps) & (fps > 0))).tolist():
+        raise ValueError(
+            f"{name}: episode {rows[wrong[0]]['id']!r}: fps: got {fps[wrong[0]]}, expected frames a second, above 0"
+        )
 
 
 def _stages_of(row: Mapping[str, Any]) -> str:

@@ -1,6 +1,8 @@
 """From videos to latent actions, and from latent actions to skills: the two corpora, written as models see the data."""
 
 import dataclasses
+import hashlib
+import json
 import logging
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from contextlib import closing
@@ -14,10 +16,13 @@ import torch
 from datasets import Dataset
 from tqdm.auto import tqdm
 
+from ...files import sampled_hash
+from ...fingerprint import weights_fingerprint
 from ...models.hilam import HiLAMModel
 from ...models.latent_actions.batch_size import BatchSize, resolve_batch_size
 from ...models.latent_actions.dynamics import InverseDynamicsModel
 from ...models.latent_actions.pair_encoding import join_pieces
+from ...models.latent_actions.partners import check_same_idm
 from ..episodes import Episode, RejectedVideo, resolve_stride
 from .frame_batches import EpisodeFrames, send_ahead
 from .info import CorpusInfo
@@ -75,16 +80,18 @@ def extract_latent_actions(
         batch_size: Frames computed at a time, short videos together; "auto": as many as memory allows, fewer when it
             runs out.
         overwrite: Replace a corpus that is there.
-        resume: Continue an interrupted run.
+        resume: Continue an interrupted run. Rows of videos that were replaced, deleted or described otherwise since are
+            dropped, and those of videos that are there computed again.
         progress: Show a progress bar.
 
     Raises:
-        ValueError: If no video can be used, or the folder holds something else.
+        ValueError: If no video can be used, the folder holds something else, or `resume` finds rows of another model.
         FileNotFoundError: If a video is gone.
         torch.OutOfMemoryError: If `batch_size` frames don't fit; with "auto", if not even one does.
     """
     info = CorpusInfo(
         model=model_name,
+        model_fingerprint=weights_fingerprint(idm),
         latent_dim=idm.config.latent_dim,
         stride=stride,
         stride_seconds=stride_seconds,
@@ -92,6 +99,10 @@ def extract_latent_actions(
     )
     rejected: list[RejectedVideo] = []
     with CorpusWriter(folder, info, overwrite=overwrite, resume=resume) as writer:
+        splits = {each.id: "validation" if each.id in validation_ids else "train" for each in episodes}
+        if resume:
+            there = [each for each in episodes if writer.has(each.id)]
+            writer.drop_stale({each.id: _made_from(each, splits[each.id]) for each in there})
         todo = [episode for episode in episodes if not writer.has(episode.id)]
         strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in todo]
         bar = tqdm(total=len(todo), desc="latent actions", unit="video", disable=not progress, dynamic_ncols=True)
@@ -101,8 +112,8 @@ def extract_latent_actions(
                 if isinstance(latents, RejectedVideo):
                     rejected.append(latents)
                     continue
-                split = "validation" if episode.id in validation_ids else "train"
-                writer.add(_row(episode, k, latents, Path(root)), split)
+                split = splits[episode.id]
+                writer.add(_row(episode, k, latents, Path(root)), split, made_from=_made_from(episode, split))
         if not writer.ids:
             raise ValueError(f"none of the {len(episodes)} videos can be used; the first: {rejected[0].reason}")
     for video in rejected:
@@ -173,6 +184,12 @@ def _row(episode: Episode, stride: int, latents: torch.Tensor, root: Path) -> di
     }
 
 
+def _made_from(episode: Episode, split: str) -> str:
+    """What a row depends on besides the model: the video file, and what its metadata say."""
+    told = [sampled_hash(episode.path), episode.source, episode.language, episode.fps, split]
+    return hashlib.sha256(json.dumps(told).encode()).hexdigest()
+
+
 def extract_skill_corpus(
     model: HiLAMModel,
     splits: Mapping[str, Dataset],
@@ -182,6 +199,7 @@ def extract_skill_corpus(
     model_name: str,
     batch_size: int = 16,
     overwrite: bool = False,
+    resume: bool = False,
     progress: bool = True,
 ) -> ExtractionResult:
     """Runs HiLAM over a latent-action corpus and writes the latent-skill corpus.
@@ -194,25 +212,40 @@ def extract_skill_corpus(
         model_name: Hub id or folder of `model`, for the card.
         batch_size: Episodes at a time.
         overwrite: Replace a corpus that is there.
+        resume: Continue an interrupted run.
         progress: Show a progress bar.
+
+    Raises:
+        ValueError: If the model was trained on latent actions of another model than the corpus'.
     """
-    widths = model.config.backbone.d_model
+    check_same_idm("the corpus", corpus_info.model_fingerprint, "the HiLAM model", model.config.idm_fingerprint)
+    widths, source = model.config.backbone.d_model, corpus_info.fingerprint or ""
     info = dataclasses.replace(
         corpus_info,
         kind="latent-skills",
         skill_model=model_name,
+        skill_fingerprint=weights_fingerprint(model),
         skill_dims={stage: widths[stage - 1] for stage in range(1, model.config.num_stages + 1)},
     )
     model.eval()
-    with CorpusWriter(folder, info, overwrite=overwrite) as writer:
-        total = sum(len(corpus) for corpus in splits.values())
+    with CorpusWriter(folder, info, overwrite=overwrite, resume=resume) as writer:
+        if resume:
+            # Rows of another state of the latent-action corpus.
+            writer.drop_stale({episode: source for corpus in splits.values() for episode in corpus["id"]})
+        todo = {split: _without(corpus, writer.ids) for split, corpus in splits.items()}
+        total = sum(len(corpus) for corpus in todo.values())
         with tqdm(total=total, desc="skills", unit="episode", disable=not progress, dynamic_ncols=True) as bar:
-            for split, corpus in splits.items():
+            for split, corpus in todo.items():
                 for rows in corpus.iter(batch_size):
                     for row in _with_skills(model, rows):
-                        writer.add(row, split)
+                        writer.add(row, split, made_from=source)
                         bar.update()
     return ExtractionResult(folder=Path(folder), info=writer.info, rejected=[])
+
+
+def _without(corpus: Dataset, ids: Collection[str]) -> Dataset:
+    """The rows of a corpus whose episodes are not among `ids`."""
+    return corpus.select([number for number, episode in enumerate(corpus["id"]) if episode not in ids])
 
 
 def _with_skills(model: HiLAMModel, batch: Mapping[str, Sequence[Any]]) -> Iterator[dict[str, Any]]:

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import numpy as np
 from huggingface_hub import DatasetCard, DatasetCardData
 from numpy.typing import NDArray
 
 from ...publishing import public_name, table_cell
+from ..hub_folder import dataset_folder
 
 CorpusKind = Literal["latent-actions", "latent-skills"]
 CARD_FILE = "README.md"
@@ -32,6 +34,8 @@ class CorpusInfo:
     Attributes:
         model: Hub id or folder of the model that made the latent actions.
         revision: Its revision (commit or tag), or None for a local folder.
+        model_fingerprint: `weights_fingerprint` of the inverse dynamics model; None where an older version wrote the
+            corpus.
         latent_dim: D, the width of a latent action.
         stride: k in frames where it is the same for all episodes, else None (each row has its own).
         stride_seconds: k in seconds where it was given so.
@@ -39,6 +43,7 @@ class CorpusInfo:
             floats.
         skill_model: Hub id or folder of the HiLAM model that made the skills (skill corpora).
         skill_revision: Its revision.
+        skill_fingerprint: `weights_fingerprint` of the HiLAM model.
         title: First line of the card.
         license: SPDX-like id as the Hub writes it; "other" where the videos' own terms decide.
         description: A paragraph for the card.
@@ -58,11 +63,13 @@ class CorpusInfo:
     model: str
     latent_dim: int
     revision: str | None = None
+    model_fingerprint: str | None = None
     stride: int | None = None
     stride_seconds: float | None = None
     codebook: list[list[float]] | None = None
     skill_model: str | None = None
     skill_revision: str | None = None
+    skill_fingerprint: str | None = None
     title: str | None = None
     license: str = "other"
     description: str | None = None
@@ -80,16 +87,46 @@ class CorpusInfo:
     fingerprint: str | None = None
 
     def __post_init__(self) -> None:
-        if self.latent_dim < 1:
-            raise ValueError(f"CorpusInfo.latent_dim: got {self.latent_dim}, expected at least 1")
-        if self.stride is not None and self.stride < 1:
-            raise ValueError(f"CorpusInfo.stride: got {self.stride}, expected at least 1 frame")
+        self._check_counts()
+        self._check_numbers()
+        if self.kind not in get_args(CorpusKind):
+            raise ValueError(f"CorpusInfo.kind: got {self.kind!r}, expected one of {', '.join(get_args(CorpusKind))}")
         if self.kind == "latent-actions" and self.skill_dims:
             raise ValueError('CorpusInfo.skill_dims: only a corpus of kind "latent-skills" has skills')
         if not self.model:
             raise ValueError("CorpusInfo.model: got nothing, expected the Hub id or folder of the model")
-        if self.codebook is not None and len({len(vector) for vector in self.codebook}) != 1:
-            raise ValueError("CorpusInfo.codebook: expected one or more vectors of one width")
+
+    def _check_counts(self) -> None:
+        counts = {"latent_dim": (self.latent_dim, 1)}
+        if self.stride is not None:
+            counts["stride"] = (self.stride, 1)
+        for name in ("num_episodes", "num_frames", "num_latents"):
+            counts[name] = (getattr(self, name), 0)
+        for name, least in (("skill_dims", 1), ("segments", 0), ("splits", 0), ("sources", 0)):
+            counts |= {f"{name}[{key}]": (count, least) for key, count in getattr(self, name).items()}
+        for name, (count, least) in counts.items():
+            if isinstance(count, bool) or not isinstance(count, int) or count < least:
+                raise ValueError(f"CorpusInfo.{name}: got {count!r}, expected a whole number, at least {least}")
+        if self.splits and self.num_episodes != sum(self.splits.values()):
+            raise ValueError(
+                f"CorpusInfo.num_episodes: got {self.num_episodes}, expected {sum(self.splits.values())}, the sum of "
+                "splits"
+            )
+
+    def _check_numbers(self) -> None:
+        seconds = self.stride_seconds
+        if seconds is not None and not (isinstance(seconds, int | float) and 0 < seconds < math.inf):
+            raise ValueError(f"CorpusInfo.stride_seconds: got {seconds!r}, expected seconds, above 0")
+        for name in ("mean", "std"):
+            if (values := getattr(self, name)) is not None:
+                _check_vector(values, self.latent_dim, f"CorpusInfo.{name}")
+        if self.std is not None and min(self.std) < 0:
+            raise ValueError(f"CorpusInfo.std: got {min(self.std)}, expected numbers from 0")
+        if self.codebook is not None:
+            if len({len(vector) for vector in self.codebook}) != 1:
+                raise ValueError("CorpusInfo.codebook: expected one or more vectors of one width")
+            for vector in self.codebook:
+                _check_vector(vector, len(vector), "CorpusInfo.codebook")
 
     @property
     def vector_dim(self) -> int:
@@ -103,25 +140,22 @@ class CorpusInfo:
         return np.asarray(self.codebook, dtype=np.float32)[latents].reshape(len(latents), -1)
 
     @classmethod
-    def from_card(cls, folder: str | Path) -> CorpusInfo:
+    def from_card(cls, folder: str | Path, *, revision: str | None = None) -> CorpusInfo:
         """Reads the information back from a corpus's card.
 
         Args:
             folder: A corpus folder, or the Hub id of a dataset.
+            revision: Branch, tag or commit on the Hub.
 
         Raises:
             FileNotFoundError: The folder has no card.
-            ValueError: The card is not that of a corpus written by this library.
+            ValueError: The card is not that of a corpus written by this library, or a field of it is not valid.
         """
-        path = Path(folder)
-        if path.exists():
-            card_file = path / CARD_FILE
-            if not card_file.is_file():
-                raise FileNotFoundError(f"{card_file}: there is no card here; is {path} a corpus folder?")
-            card = DatasetCard.load(card_file)
-        else:
-            card = DatasetCard.load(str(folder))
-        fields = card.data.to_dict().get(CARD_KEY)
+        path = dataset_folder(folder, revision=revision, only=[CARD_FILE])
+        card_file = path / CARD_FILE
+        if not card_file.is_file():
+            raise FileNotFoundError(f"{card_file}: there is no card here; is {folder} a corpus folder?")
+        fields = DatasetCard.load(card_file).data.to_dict().get(CARD_KEY)
         if not isinstance(fields, Mapping):
             raise ValueError(
                 f"{folder}: its card has no {CARD_KEY!r} block, so it is not a corpus written by hilam-hf: "
@@ -137,11 +171,21 @@ class CorpusInfo:
             raise ValueError(
                 f"{where}: its card has unknown fields {', '.join(unknown)}: upgrade hilam-hf, a newer one wrote it"
             )
-        by_stage = {key: {int(stage): n for stage, n in fields[key].items()} for key in _BY_STAGE if key in fields}
         try:
+            by_stage = {key: {int(stage): n for stage, n in fields[key].items()} for key in _BY_STAGE if key in fields}
             return cls(**{**fields, **by_stage})
         except TypeError as error:
             raise ValueError(f"{where}: its card lacks a field: {error}") from error
+        except (AttributeError, ValueError) as error:
+            raise ValueError(f"{where}: its card is damaged: {error}") from error
+
+
+def _check_vector(values: Any, width: int, name: str) -> None:
+    if not isinstance(values, list) or len(values) != width:
+        raise ValueError(f"{name}: got {values!r}, expected a list of {width} numbers")
+    for value in values:
+        if not isinstance(value, int | float) or not math.isfinite(value):
+            raise ValueError(f"{name}: got {value!r} among its values, expected finite numbers")
 
 
 def dataset_card(info: CorpusInfo) -> str:
@@ -196,7 +240,7 @@ def _facts(info: CorpusInfo) -> str:
     if info.stride_seconds:
         stride += f" ({info.stride_seconds:g} s)"
     rows = [
-        ("Latent action model", _named(info.model, info.revision)),
+        ("Latent action model", _named(info.model, info.revision, info.model_fingerprint)),
         ("Latent action", f"{_latent_action(info)}, from frame t and frame t + k"),
         ("k", stride),
         ("Episodes", ", ".join(f"{count} ({split})" for split, count in info.splits.items()) or "0"),
@@ -209,7 +253,7 @@ def _facts(info: CorpusInfo) -> str:
         rows.append(("Mean of latent actions (train)", _numbers(info.mean)))
         rows.append(("Standard deviation (train)", _numbers(info.std)))
     if info.kind == "latent-skills":
-        rows.append(("Skill model", _named(info.skill_model or "unknown", info.skill_revision)))
+        rows.append(("Skill model", _named(info.skill_model or "unknown", info.skill_revision, info.skill_fingerprint)))
         for stage, dim in info.skill_dims.items():
             count = info.segments.get(stage, 0)
             rows.append((f"Stage {stage}", f"{count} segments (train), skills of {dim} numbers"))
@@ -257,9 +301,10 @@ def _latent_action(info: CorpusInfo) -> str:
     return f"{info.latent_dim} codes from 0 to {len(info.codebook) - 1}"
 
 
-def _named(name: str, revision: str | None) -> str:
+def _named(name: str, revision: str | None, fingerprint: str | None) -> str:
     name = name.replace("`", "'")
-    return f"`{name}` at `{revision}`" if revision else f"`{name}`"
+    at = f" at `{revision}`" if revision else ""
+    return f"`{name}`{at}" + (f" (weights `{fingerprint}`)" if fingerprint else "")
 
 
 def _numbers(values: list[float], limit: int = 8) -> str:

@@ -5,6 +5,7 @@ Shapes: T frames, k stride, N latent actions (T - k), D their width; S_s segment
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -79,11 +80,14 @@ def check_row(row: Mapping[str, Any], info: CorpusInfo) -> dict[str, Any]:
     num_frames = int(row["num_frames"])
     if stride is None or not 1 <= int(stride) < num_frames:
         raise ValueError(f"{name}: stride: got {stride}, expected frames from 1 to num_frames - 1 = {num_frames - 1}")
+    fps = float(row["fps"])
+    if not 0 < fps < math.inf:
+        raise ValueError(f"{name}: fps: got {fps}, expected frames a second, above 0")
     checked = {
         "id": str(row["id"]),
         "source": row.get("source"),
         "language": row.get("language"),
-        "fps": float(row["fps"]),
+        "fps": fps,
         "num_frames": num_frames,
         "stride": int(stride),
         "frame_indices": _frame_indices(row.get("frame_indices"), len(latents), num_frames - int(stride), name),

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import hashlib
 import json
+import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -23,8 +23,12 @@ import pyarrow.parquet as pq
 
 from ...files import atomic_path, disk_errors, write_text
 from .info import CARD_FILE, CorpusInfo, dataset_card
+from .parts import MADE_FROM, PARQUET_OPTIONS, drop_stale_rows, grouped, read_part, write_part
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
+from .shards import SHARDS, shards_fingerprint
 from .statistics import RunningStatistics
+
+logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation")
 
@@ -110,8 +114,25 @@ class CorpusWriter:
         """Whether this episode was added, in this run or in the one that is continued."""
         return episode_id in self.ids
 
-    def add(self, row: Mapping[str, Any], split: str = "train") -> None:
+    def drop_stale(self, made_from: Mapping[str, str]) -> None:
+        """Drops rows of the interrupted run whose episode is gone, or was another when the row was made.
+
+        Args:
+            made_from: For each episode that there is, by id, what `add` was told of it. A row that was told nothing, as
+                older versions did, is kept, and that is logged.
+        """
+        for split in SPLITS:
+            for part in self._parts(split):
+                drop_stale_rows(part, made_from)
+        self.ids = self._written_ids()
+
+    def add(self, row: Mapping[str, Any], split: str = "train", *, made_from: str | None = None) -> None:
         """Adds one episode (see `check_row` for its keys).
+
+        Args:
+            row: The episode.
+            split: "train" or "validation".
+            made_from: Says from which file and options the row was made, for `drop_stale` of a later run.
 
         Raises:
             ValueError: The row does not fit, its id was added before, or the split is unknown.
@@ -123,7 +144,7 @@ class CorpusWriter:
         if checked["id"] in self.ids:
             raise ValueError(f"episode {checked['id']!r} was already added to {self.folder}: ids must be unique")
         self.ids.add(checked["id"])
-        self._buffers[split].append(checked)
+        self._buffers[split].append(checked | {MADE_FROM: made_from})
         if len(self._buffers[split]) >= self.rows_per_group:
             self._flush_split(split)
 
@@ -151,7 +172,8 @@ class CorpusWriter:
             totals = _Totals(self.info)
             for split in SPLITS:
                 self._write_shards(split, output / "data", totals)
-            self.info = dataclasses.replace(totals.completed(), fingerprint=_fingerprint(output / "data"))
+            fingerprint = shards_fingerprint(list(output.glob(SHARDS)))
+            self.info = dataclasses.replace(totals.completed(), fingerprint=fingerprint)
             self._publish(output)
         return self.info
 
@@ -167,12 +189,27 @@ class CorpusWriter:
                     f"{self.folder}: an interrupted run left {len(self._written_ids())} episodes here: "
                     "pass resume=True to continue it or overwrite=True to drop it"
                 )
-            elif (there := self._recorded()) != mine:
-                raise ValueError(
-                    f"{self.folder}: the interrupted run here was of another corpus ({there}, now {mine}): pass "
-                    "overwrite=True without resume to drop it, or choose another folder"
-                )
+            else:
+                self._check_same_corpus(mine)
         write_text(self._staging / _INFO, json.dumps(mine, indent=2))
+
+    def _check_same_corpus(self, mine: dict[str, Any]) -> None:
+        there = self._recorded() or {}
+        then, now = (each.get("info", {}) | {"video": each.get("video")} for each in (there, mine))
+        for name in ("model_fingerprint", "skill_fingerprint"):
+            if then.get(name) is None and now[name] is not None:
+                logger.warning(
+                    "%s: the interrupted run does not say its %s (an older version began it): whether its rows are of "
+                    "the same model cannot be checked",
+                    self.folder,
+                    name,
+                )
+                then[name] = now[name]
+        if changed := [f"{name} {then.get(name)!r} -> {now[name]!r}" for name in now if then.get(name) != now[name]]:
+            raise ValueError(
+                f"{self.folder}: the interrupted run here was of another corpus ({', '.join(changed)}): pass "
+                "overwrite=True without resume to drop it, or choose another folder"
+            )
 
     def _restore_former_data(self) -> None:
         """A run that was killed between taking the old shards away and putting the new ones in place."""
@@ -191,7 +228,7 @@ class CorpusWriter:
         ids: set[str] = set()
         for split in SPLITS:
             for part in self._parts(split):
-                ids.update(pq.read_table(part, columns=["id"]).column("id").to_pylist())
+                ids.update(read_part(part, columns=["id"]).column("id").to_pylist())
         return ids
 
     def _flush_split(self, split: str) -> None:
@@ -199,23 +236,24 @@ class CorpusWriter:
         if not rows:
             return
         table = rows_to_table(rows, self.info, self.video)
-        part = self._staging / f"{split}-part-{len(self._parts(split)):06d}.parquet"
-        with atomic_path(part) as temporary:
-            pq.write_table(table, temporary, compression="zstd")
+        table = table.append_column(MADE_FROM, pa.array([row[MADE_FROM] for row in rows], type=pa.string()))
+        parts = self._parts(split)
+        number = int(parts[-1].stem.rpartition("-")[2]) + 1 if parts else 0
+        write_part(table, self._staging / f"{split}-part-{number:06d}.parquet")
         self._buffers[split] = []
 
     def _write_shards(self, split: str, folder: Path, totals: _Totals) -> None:
-        shards = list(_grouped(self._parts(split), self.shard_bytes))
+        shards = list(grouped(self._parts(split), self.shard_bytes))
         schema = corpus_features(self.info, self.video).arrow_schema
         for number, parts in enumerate(shards):
             shard = folder / f"{split}-{number:05d}-of-{len(shards):05d}.parquet"
             # Content-defined chunks: a changed corpus shares most of its bytes with the last one on the Hub.
             with (
                 atomic_path(shard) as temporary,
-                pq.ParquetWriter(temporary, schema, compression="zstd", use_content_defined_chunking=True) as writer,
+                pq.ParquetWriter(temporary, schema, use_content_defined_chunking=True, **PARQUET_OPTIONS) as writer,
             ):
                 for part in parts:
-                    table = pq.read_table(part, schema=schema)
+                    table = read_part(part, columns=schema.names).cast(schema)
                     totals.take(split, table)
                     writer.write_table(table)
 
@@ -277,19 +315,9 @@ class _Totals:
 
 def _origin(info: CorpusInfo) -> dict[str, Any]:
     """What must agree for rows to belong to one corpus, as JSON gives it back."""
-    made_by = ("kind", "model", "revision", "latent_dim", "codebook", "stride", "stride_seconds")
-    fields = {key: getattr(info, key) for key in (*made_by, "skill_model", "skill_revision")}
+    made_by = ("kind", "model", "revision", "model_fingerprint", "latent_dim", "codebook", "stride", "stride_seconds")
+    fields = {key: getattr(info, key) for key in (*made_by, "skill_model", "skill_revision", "skill_fingerprint")}
     return {**fields, "skill_dims": {str(stage): dim for stage, dim in info.skill_dims.items()}}
-
-
-def _fingerprint(folder: Path) -> str:
-    """SHA-256 over the files of a folder, in the order of their names."""
-    digest = hashlib.sha256()
-    for path in sorted(folder.iterdir()):
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
 
 
 def _check_target(folder: Path, *, overwrite: bool) -> None:
@@ -311,18 +339,3 @@ def _check_target(folder: Path, *, overwrite: bool) -> None:
         raise ValueError(
             f"{folder}: already holds a corpus: pass overwrite=True to replace it, or choose another folder"
         )
-
-
-def _grouped(parts: list[Path], limit: int) -> Iterator[list[Path]]:
-    """Runs of files of at most `limit` bytes together; a larger file is a run of its own."""
-    group: list[Path] = []
-    size = 0
-    for part in parts:
-        part_size = part.stat().st_size
-        if group and size + part_size > limit:
-            yield group
-            group, size = [], 0
-        group.append(part)
-        size += part_size
-    if group:
-        yield group

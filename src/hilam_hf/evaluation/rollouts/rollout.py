@@ -14,6 +14,7 @@ from tqdm.auto import tqdm
 
 from ...envs.contract import Simulator
 from ...envs.options import check_least
+from ...envs.pool import WorkerPool
 from ...envs.protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
 from ...envs.registry import get_protocol, get_simulator, simulator_names
 from ...envs.workers import WorkerError
@@ -21,7 +22,6 @@ from ...video.orientation import orient_frames
 from ..provenance import PACKAGES, lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
 from .policies import HOST_EXTRAS, Policy, acting_as_evaluated, check_fit, prediction_batch_size, spec_of
-from .pool import WorkerPool
 from .results import RESULTS_FILE, EpisodeResult, EvaluationResult, load_results
 from .scheduler import Episode, Scheduler
 

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ...envs.pool import ATTEMPTS, WorkerPool
 from ...envs.protocols import EpisodeSpec, EvaluationProtocol
 from ...envs.workers import Worker, WorkerDied, WorkerError, WorkerTimeout, ready_workers
 from .observations import ObservationBatch
@@ -27,13 +28,10 @@ from .policies import (
     spec_of,
     takes_active_rows,
 )
-from .pool import WorkerPool
 from .results import EpisodeResult, Fault, FaultKind
 
 logger = logging.getLogger(__name__)
 
-ATTEMPTS = 2
-"""How often an episode is begun that the simulator spoils."""
 _FAULTS_WITHOUT_AN_EPISODE = 3
 _USER_ERRORS = (ValueError, OSError, ImportError)
 

@@ -44,6 +44,8 @@ class HiLAMConfig(PreTrainedConfig):
         skill_stage: The stage whose tokens are the skills, 1 being the outermost chunking; 2 in the paper.
         skill_token: Which of a segment's encoder features is its skill: the `"first"` (the paper, and what the network
             itself passes inwards), the `"last"`, or their `"mean"`.
+        idm_fingerprint: `weights_fingerprint` of the inverse dynamics model whose latent actions the model is trained
+            on. None: not known.
         stride: k, the number of frames between the two frames of a latent action. None: `stride_seconds` says it.
         stride_seconds: k in seconds, for corpora whose episodes differ in rate.
         initializer_range: Standard deviation of the fresh input and output projections.
@@ -77,6 +79,7 @@ class HiLAMConfig(PreTrainedConfig):
     num_reconstruction_steps: int = 16
     skill_stage: int = 2
     skill_token: Literal["first", "last", "mean"] = "first"
+    idm_fingerprint: str | None = None
     stride: int | None = 1
     stride_seconds: float | int | None = None
     initializer_range: float = 0.02

@@ -9,10 +9,12 @@ from huggingface_hub import snapshot_download
 from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoModel
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
+from ...fingerprint import weights_fingerprint
 from ...plugins import LATENT_ACTION_KINDS
 from ..loading import without_code
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .kinds import LatentActionKind, get_latent_action_kind
+from .partners import check_same_idm, idm_fingerprint
 
 
 class _AutoDynamicsModel(_BaseAutoModelClass):
@@ -133,7 +135,8 @@ def load_latent_action_model(
 
     Raises:
         OSError: If there is no such checkpoint.
-        ValueError: If its model is of another kind, or its weights do not fit.
+        ValueError: If its model is of another kind, its weights do not fit, or the forward dynamics model was trained
+            with another inverse dynamics model.
 
     Example:
         >>> idm, fdm = load_latent_action_model("org/uniskill")
@@ -145,8 +148,13 @@ def load_latent_action_model(
     if not (folder / "idm" / "config.json").is_file():
         raise FileNotFoundError(f"{name_or_path}: it has neither config.json nor idm/config.json; give a trained model")
     idm = AutoInverseDynamicsModel.from_pretrained(folder / "idm").eval()
-    has_fdm = (folder / "fdm" / "config.json").is_file()
-    return idm, AutoForwardDynamicsModel.from_pretrained(folder / "fdm").eval() if has_fdm else None
+    if not (folder / "fdm" / "config.json").is_file():
+        return idm, None
+    fdm = AutoForwardDynamicsModel.from_pretrained(folder / "fdm").eval()
+    # Checkpoints of older versions don't say it.
+    if (trained_with := idm_fingerprint(fdm)) is not None:
+        check_same_idm(f"{name_or_path}/fdm", trained_with, f"{name_or_path}/idm", weights_fingerprint(idm))
+    return idm, fdm
 
 
 def _local_folder(name_or_path: str | Path, revision: str | None) -> Path:

@@ -22,6 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...fingerprint import weights_fingerprint
 from ..published import check_weights, existing_file, listed, read_checkpoint, rename, size_line
 from .configuration_uniskill import DEPTH_MODEL, UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import UniSkillFDM, load_part
@@ -124,6 +125,7 @@ def convert_uniskill(
 
     idm.save_pretrained(output_dir / "idm")
     if fdm is not None:
+        fdm.config.idm_fingerprint = weights_fingerprint(idm)
         fdm.save_pretrained(output_dir / "fdm")
     else:
         save_file({name: value.contiguous() for name, value in condition.items()}, output_dir / CONDITION_FILE)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers.utils import ModelOutput
 
+from ...fingerprint import weights_fingerprint
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
@@ -191,6 +192,8 @@ def train_lam(
     if model.is_joint:
         save_model(idm, folder)
     else:
+        # Two of another training may have the same name and widths.
+        fdm.config.idm_fingerprint = weights_fingerprint(idm)
         save_model(idm, folder / "idm")
         save_model(fdm, folder / "fdm")
     return result

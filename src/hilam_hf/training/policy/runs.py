@@ -7,6 +7,7 @@ from typing import Any
 
 from ...data.demonstrations.actions import GripperConvention
 from ...data.demonstrations.loader import Demonstrations, load_demonstrations
+from ...data.hub_folder import dataset_folder
 from ...data.samples.policy import PolicyDataset
 from ...envs.protocols import EvaluationProtocol
 from ...envs.registry import get_protocol, get_simulator
@@ -72,7 +73,7 @@ def finetune_on_demonstrations(
     names = tasks if suite is None else _tasks_of_suite(protocol, suite, tasks)
     actor = HierarchicalPolicy.from_pretrained(policy)
     recording = load_demonstrations(
-        _local_folder(demonstrations),
+        dataset_folder(demonstrations),
         tasks=None if names is None else [str(name) for name in names],
         max_per_task=per_task,
         cameras=cameras,
@@ -136,22 +137,6 @@ def _record(demonstrations: Demonstrations) -> dict[str, Any]:
         "quality": renderer.get("quality"),
         "assets_fingerprint": told.get("assets_fingerprint"),
     }
-
-
-def _local_folder(demonstrations: str | Path) -> Path:
-    folder = Path(demonstrations)
-    if folder.exists() or str(demonstrations).count("/") != 1:
-        return folder
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError
-
-    try:
-        return Path(snapshot_download(str(demonstrations), repo_type="dataset"))
-    except (HfHubHTTPError, OSError) as error:
-        raise FileNotFoundError(
-            f"{demonstrations}: there is no such folder, and no such dataset can be had from the Hub "
-            f"({str(error).splitlines()[0]})"
-        ) from error
 
 
 def _shows_progress() -> bool:

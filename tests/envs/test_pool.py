@@ -1,11 +1,10 @@
-"""The workers of an evaluation: which GPU draws, replacement."""
+"""The workers of an evaluation or a recording: which GPU draws, replacement."""
 
 import os
 
 import pytest
 
-from hilam_hf.evaluation import RandomPolicy, evaluate
-from hilam_hf.evaluation.rollouts.pool import WorkerPool
+from hilam_hf.envs.pool import WorkerPool
 from tests.helpers import ROOT
 
 VARIABLES = "tests.evaluation.rollouts.fake_hosts:Variables"
@@ -25,9 +24,3 @@ def test_workers_take_gpus_in_turns_and_keep_them_when_replaced():
         assert pool.ask(1, "process", 30) != before and pool.ask(1, "gpu", 30) == "5"
     with WorkerPool(VARIABLES, {}, 1) as pool:
         assert pool.ask(0, "gpu", 30) is None
-
-
-@pytest.mark.sim
-def test_initial_states_that_do_not_exist_are_named_before_any_episode(fake_host):
-    with pytest.raises(ValueError, match="libero_goal/1 has initial states 0 to 49, got 50"):
-        evaluate(RandomPolicy(), ["libero_goal/1"], protocol="openvla", episodes=[3, 50], progress=False)

@@ -1,32 +1,49 @@
-"""The worker processes of an evaluation: each holds a host, which holds one simulator at a time."""
+"""The worker processes of an evaluation or a recording, of which one that fails is replaced."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from types import TracebackType
 from typing import Any
 
-from ...envs.workers import Worker, WorkerError
+from .workers import Worker, WorkerError, ready_workers
+
+ATTEMPTS = 2
+"""How often an episode is begun that the simulator spoils."""
 
 
 class WorkerPool:
-    """Worker processes that all hold the same kind of host.
+    """Worker processes that all hold the same kind of host or demonstrator.
 
     Args:
-        target: `"module:Class"` of the host.
+        target: `"module:Class"` of the host or demonstrator.
         options: Arguments of the class.
         size: Number of workers.
+        name: What workers are called in errors.
         gpus: Numbers of the GPUs that draw, taken in turns by the workers; none leaves the choice to EGL.
     """
 
-    def __init__(self, target: str, options: Mapping[str, Any], size: int, *, gpus: Sequence[int] = ()) -> None:
-        self._target, self._options, self._gpus = target, options, tuple(gpus)
+    def __init__(
+        self,
+        target: str,
+        options: Mapping[str, Any],
+        size: int,
+        *,
+        name: str = "environment",
+        gpus: Sequence[int] = (),
+    ) -> None:
+        self._target, self._options, self._name, self._gpus = target, options, name, tuple(gpus)
         self.workers = [self._make(row) for row in range(size)]
 
     def replace(self, row: int) -> None:
         """Put a fresh worker in the place of one, whatever that is doing."""
         self.workers[row].kill()
         self.workers[row] = self._make(row)
+
+    def ready(self, rows: Collection[int]) -> list[int]:
+        """Wait until at least one of some workers has answered or died, and return the numbers of those that have."""
+        ready = set(map(id, ready_workers([self.workers[row] for row in rows])))
+        return [row for row in rows if id(self.workers[row]) in ready]
 
     def ask(self, row: int, method: str, timeout: float) -> Any:
         """Call a method of a worker's host and wait for the answer."""
@@ -58,7 +75,7 @@ class WorkerPool:
 
     def _make(self, row: int) -> Worker:
         variables = {"MUJOCO_EGL_DEVICE_ID": str(self._gpus[row % len(self._gpus)])} if self._gpus else {}
-        return Worker(self._target, name="environment", variables=variables, **self._options)
+        return Worker(self._target, name=self._name, variables=variables, **self._options)
 
     def __enter__(self) -> WorkerPool:
         return self
