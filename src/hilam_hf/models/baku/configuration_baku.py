@@ -1,11 +1,12 @@
 """Configuration of the BAKU trunk and of the policy that acts with it (Haldar et al., 2024)."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
 from ..acting.configuration_acting import ActingConfig, check_n_action_steps, require_positive
+from ..acting.language import DEFAULT_LANGUAGE_DIM, fitting_language_dim
 
 
 @strict
@@ -26,7 +27,8 @@ class BakuConfig(ActingConfig):
         share_camera_encoder: One vision encoder for all cameras rather than one each.
         has_vision_encoder: False for a model that is handed finished camera tokens.
         proprioception_dim: Length of `agent_pos`; None for no such token.
-        language_dim: Length of the instruction embedding; None for no such token.
+        language_dim: Length of the instruction embedding; None for no such token. Where `language_encoder` is set and
+            this is not, it is read from the encoder's configuration.
         condition_dim: Length of the extra condition vector, such as a predicted skill; None for no such token.
         hidden_size, num_layers, num_heads, max_positions, dropout: The transformer.
         history: Observations that the policy keeps while acting, the current one included.
@@ -47,7 +49,7 @@ class BakuConfig(ActingConfig):
     share_camera_encoder: bool = True
     has_vision_encoder: bool = True
     proprioception_dim: int | None = None
-    language_dim: int | None = 384
+    language_dim: int | None = DEFAULT_LANGUAGE_DIM
     condition_dim: int | None = None
     hidden_size: int = 256
     num_layers: int = 8
@@ -59,6 +61,10 @@ class BakuConfig(ActingConfig):
     chunk_size: int = 10
     use_tanh: bool = True
     action_std: float | int = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.language_dim = fitting_language_dim(self.language_encoder, self.language_dim)
+        super().__post_init__(**kwargs)
 
     @property
     def step_tokens(self) -> list[str]:

@@ -26,6 +26,7 @@ _IDM_PRESETS: dict[str, dict[str, Any]] = {
         "depth_model": None,
         "hidden_size": 128,
         "num_hidden_layers": 4,
+        "linear_initializer_range": None,
     },
     "light": {
         "image_size": 64,
@@ -34,6 +35,7 @@ _IDM_PRESETS: dict[str, dict[str, Any]] = {
         "depth_model": None,
         "hidden_size": 128,
         "num_hidden_layers": 4,
+        "linear_initializer_range": None,
         "initializer_range": 0.02,
     },
 }
@@ -95,7 +97,9 @@ class UniSkillIDMConfig(PreTrainedConfig):
         mlp_ratio: Hidden width of a block's MLP as a multiple of `hidden_size`.
         latent_dim: Width of the latent action (UniSkill's skill).
         layer_norm_eps: Epsilon of every layer norm.
-        initializer_range: Standard deviation of the initial position vectors; linear layers start at 1 / sqrt(fan-in).
+        initializer_range: Standard deviation of the initial position vectors.
+        linear_initializer_range: Standard deviation of the initial weights of linear layers. None: 1 / sqrt(fan-in), as
+            the published value would leave layers narrower than the published ones almost silent.
 
     Raises:
         StrictDataclassError: If a value has the wrong type, or the parts don't fit; the message says what was expected.
@@ -123,6 +127,7 @@ class UniSkillIDMConfig(PreTrainedConfig):
     latent_dim: int = 64
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.0
+    linear_initializer_range: float | None = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.backbone_config, dict):

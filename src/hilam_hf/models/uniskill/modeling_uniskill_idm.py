@@ -164,8 +164,8 @@ class UniSkillIDM(InverseDynamicsModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
         if isinstance(module, nn.Linear):
-            # A fixed 0.02 would leave layers this narrow almost silent.
-            init.normal_(module.weight, std=module.in_features**-0.5)
+            std = self.config.linear_initializer_range
+            init.normal_(module.weight, std=module.in_features**-0.5 if std is None else std)
             init.zeros_(module.bias)
         else:
             super()._init_weights(module)

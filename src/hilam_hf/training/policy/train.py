@@ -101,8 +101,8 @@ def finetune_policy(
         policy.set_statistics(agent_pos=_mean_std(agent_pos))
     language = encode_instructions(policy, dataset)
     collate = PolicyCollator(language)
+    policy.freeze_high_level(config.freeze_high_level)
     if config.freeze_high_level:
-        policy.freeze_high_level()
         collate = PolicyCollator(language, predict_skills(policy, dataset, collate))
     trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
     result = train(
