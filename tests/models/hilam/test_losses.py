@@ -10,7 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from hilam_hf.models.hilam import HiLAMConfig, HiLAMModel
-from hilam_hf.models.hilam.losses import neighbours, rows_of_steps
+from hilam_hf.models.hilam.losses import neighbours, one_step_share, rows_of_steps
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
 from tests.models.hilam.test_hilam import DIM, make_config, make_model, padded_batch
 
@@ -29,6 +29,16 @@ def test_neighbours_lie_in_one_sequence() -> None:
     expected = [True, True, False, False, True]
     assert neighbours(SequenceLayout.from_mask(mask)).tolist() == expected
     assert neighbours(SequenceLayout.from_mask(mask, static=True)).tolist() == expected + [False] * 6
+
+
+def test_the_share_of_one_step_chunks_ends_with_each_sequence() -> None:
+    """Chunks of 1, 2 | 1 | 3, 1 tokens, one sequence after the other: three of five."""
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    boundaries = torch.tensor([1, 1, 0, 1, 1, 0, 0, 1]).bool()
+    assert one_step_share(boundaries, SequenceLayout.from_mask(mask)).item() == pytest.approx(3 / 5)
+    left_over = torch.tensor([1, 0, 1, 1]).bool()
+    static = SequenceLayout.from_mask(mask, static=True)
+    assert one_step_share(torch.cat([boundaries, left_over]), static).item() == pytest.approx(3 / 5)
 
 
 def test_each_stage_has_its_own_weight() -> None:

@@ -8,15 +8,24 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from ..hnet.packing import SequenceLayout
+from ..numerics import masked_mean
 
 
 def neighbours(layout: SequenceLayout) -> Tensor:
     """(P - 1,) bool: whether rows t and t + 1 follow each other in one sequence."""
     is_pair = ~layout.is_start[1:]
     return is_pair if layout.valid_rows is None else is_pair & layout.valid_rows[1:]
+
+
+def one_step_share(boundary_mask: Tensor, layout: SequenceLayout) -> Tensor:
+    """Share of the chunks of packed rows (P,) that hold one row: a boundary, and another or the end right after it."""
+    ends = F.pad(boundary_mask[1:] | ~neighbours(layout), (0, 1), value=True)
+    valid = boundary_mask if layout.valid_rows is None else boundary_mask & layout.valid_rows
+    return masked_mean(ends.float(), valid)
 
 
 class Reconstruction(NamedTuple):

@@ -29,7 +29,7 @@ from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
 from .latents import LatentSpace
-from .losses import Reconstruction, check_reconstruction, neighbours, rows_of_steps
+from .losses import Reconstruction, check_reconstruction, neighbours, one_step_share, rows_of_steps
 from .skills import SkillExtraction
 from .streaming import SkillStream
 
@@ -54,6 +54,9 @@ class HiLAMOutput(ModelOutput):
     """(S,) ratio loss of each chunking stage, outermost first."""
     boundary_rates: Tensor | None = None
     """(S,) boundaries per token of each chunking stage, to be compared with 1 / N."""
+    one_step_shares: Tensor | None = None
+    """(S,) share of each chunking stage's chunks that are one of its tokens long. A stage may meet its boundary rate
+    with nothing but such chunks and very long ones."""
     dropped_boundaries: Tensor | None = None
     """(S,) boundaries beyond the backbone's `chunk_capacity`, which were merged into the chunk before them; None where
     the number of chunks is not limited."""
@@ -201,6 +204,9 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
             ratio_losses=self._stack_stages(ratio_losses),
             boundary_rates=self._stack_stages(
                 [masked_mean(record.routing.boundary_mask.float(), record.layout.valid_rows) for record in records]
+            ),
+            one_step_shares=self._stack_stages(
+                [one_step_share(record.routing.boundary_mask, record.layout) for record in records]
             ),
             dropped_boundaries=self._dropped_boundaries(records),
             predictions=layout.pad(self.in_original_units(predictions), length=length),
