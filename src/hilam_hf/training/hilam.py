@@ -187,9 +187,7 @@ def _values(codebook_size: int | None) -> str:
 def _set_statistics(model: HiLAMModel, corpus_info: CorpusInfo) -> None:
     if corpus_info.mean is None or corpus_info.std is None:
         raise ValueError("the corpus' card has no statistics (mean, std); write the corpus with CorpusWriter")
-    std = torch.tensor(corpus_info.std)
-    # A dimension that never changes stays at zero instead of becoming noise of unit size.
-    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.where(std > 0, std, torch.ones_like(std)))
+    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.tensor(corpus_info.std))
 
 
 def collate_latent_actions(sequences: Sequence[Tensor]) -> dict[str, Tensor]:

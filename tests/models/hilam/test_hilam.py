@@ -112,10 +112,19 @@ def test_statistics_must_be_set_and_sensible() -> None:
         model.extract_skills(torch.randn(5, DIM))
     with pytest.raises(ValueError, match=rf"expected \({DIM},\) finite"):
         model.set_latent_statistics(torch.zeros(DIM + 1), torch.ones(DIM + 1))
-    with pytest.raises(ValueError, match="Use 1 for dimensions that never change"):
-        model.set_latent_statistics(torch.zeros(DIM), torch.zeros(DIM))
+    with pytest.raises(ValueError, match="std: got a value below 0"):
+        model.set_latent_statistics(torch.zeros(DIM), -torch.ones(DIM))
     model.set_latent_statistics(torch.zeros(DIM), torch.ones(DIM))
     assert torch.isfinite(model(torch.randn(1, 5, DIM)).loss)
+
+
+def test_constant_dimensions_are_not_divided_by_their_rounding() -> None:
+    """A rounding of 1e-7 beside a mean of 3, and one of 1e-9 beside other deviations of 1, are no signal."""
+    model = HiLAMModel(make_config())
+    mean, std = torch.tensor([3.0, 0, 0, 0, 0, 3]), torch.tensor([1e-7, 1e-9, 0, 1, 0.5, 1e-3])
+    model.set_latent_statistics(mean, std)
+    torch.testing.assert_close(model.latent_std, torch.tensor([1, 1, 1, 1, 0.5, 1e-3]))
+    assert model.standardise(mean + std).abs().max() <= 1.001
 
 
 def test_statistics_survive_saving_and_their_absence_too(tmp_path: Any) -> None:
@@ -137,6 +146,8 @@ def test_bad_inputs_say_what_to_do() -> None:
         model.extract_skills(torch.rand(5, 3, 8, 8))
     with pytest.raises(ValueError, match="NaN or infinite"):
         model.extract_skills(torch.full((5, DIM), torch.nan))
+    with pytest.raises(ValueError, match="too far from the training corpus"):
+        model.extract_skills(torch.full((5, DIM), 1e30))
     with pytest.raises(ValueError, match=r"inputs: got a sequence of shape \(0, 6\)"):
         model.extract_skills([torch.zeros(0, DIM)])
     with pytest.raises(ValueError, match="without a padded batch"):

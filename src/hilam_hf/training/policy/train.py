@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ...data.samples.policy import PolicyDataset
 from ...models.hierarchical import HierarchicalPolicy
+from ...models.numerics import is_constant
 from ...optional import require
 from ..config import TrainingConfig
 from ..loop import TrainingResult, save_model, train
@@ -145,6 +146,6 @@ def predict_skills(
 
 
 def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Statistics of (N, D) values; a dimension that never changes gets a deviation of 1, so that it stays at zero."""
-    std = values.std(0, correction=0)
-    return values.mean(0), torch.where(std > 0, std, torch.ones_like(std))
+    """Statistics of (N, D) values; a constant dimension gets a deviation of 1, so that it is predicted like others."""
+    mean, std = values.mean(0), values.std(0, correction=0)
+    return mean, torch.where(is_constant(mean, std), 1, std)
