@@ -4,6 +4,8 @@ from typing import Any
 
 from transformers import PreTrainedConfig
 
+from .model_files import naming_damaged_files
+
 # Options of `from_pretrained` that say where a checkpoint comes from, and so are needed to read its configuration, too.
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
 
@@ -32,16 +34,19 @@ class StrictLoadingMixin:
 
         Raises:
             ValueError: If the checkpoint is of another model kind, or its weights don't fit (with `strict`).
-            OSError: If there is no such checkpoint.
+            OSError: If there is no such checkpoint, or a file of it is damaged, empty, a Git LFS pointer, or pickled.
         """
-        if pretrained_model_name_or_path is not None and "config" not in kwargs:
-            source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
-            cls._check_kind(pretrained_model_name_or_path, source)
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
-        )
+        source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
+        # Shapes that differ are reported below, with what is missing and left over.
+        kwargs = {"ignore_mismatched_sizes": True, "use_safetensors": True} | kwargs
+        with naming_damaged_files(pretrained_model_name_or_path, source):
+            if pretrained_model_name_or_path is not None and "config" not in kwargs:
+                cls._check_kind(pretrained_model_name_or_path, source)
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **kwargs
+            )
         problems = [
-            f"{len(info[kind])} {kind.replace('_', ' ')} ({', '.join(sorted(map(str, info[kind]))[:3])}, ...)"
+            f"{len(info[kind])} {kind.replace('_', ' ')} ({', '.join(sorted(map(_named, info[kind]))[:3])}, ...)"
             for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
             if info[kind]
         ]
@@ -63,3 +68,8 @@ class StrictLoadingMixin:
                 f"{name} is a checkpoint of kind {found!r}, but {cls.__name__} takes {expected!r}; "
                 "give another checkpoint, or load this one with the class of its kind"
             )
+
+
+def _named(key: Any) -> str:
+    """A weight's name, with its two shapes where these differ."""
+    return key if isinstance(key, str) else f"{key[0]} of {tuple(key[1])} instead of {tuple(key[2])}"

@@ -256,7 +256,7 @@ def test_depth_is_only_taken_where_it_fits() -> None:
 def test_values_outside_the_range_are_refused(streams: str, value: float) -> None:
     frames = torch.rand(2, 3, SIZE, SIZE)
     frames[1, 2, 3, 4] = value
-    with pytest.raises(ValueError, match=r"frames: got values from .*expected \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"frames: got float values from .*expected \[0, 1\]"):
         tiny_idm(**STREAMS[streams]).encode(frames, frames)
 
 

@@ -7,6 +7,12 @@ from huggingface_hub.dataclasses import strict
 
 from ..acting.configuration_acting import ActingConfig, check_n_action_steps, require_positive
 from ..acting.language import DEFAULT_LANGUAGE_DIM, fitting_language_dim
+from ..limits import MAX_STAGES, check_limit, check_limits
+
+_SIZES = (
+    *("image_size", "vision_widths", "num_keypoints", "token_dim", "proprioception_dim", "language_dim"),
+    *("condition_dim", "hidden_size", "num_heads", "max_positions", "action_dim", "chunk_size"),
+)
 
 
 @strict
@@ -78,7 +84,9 @@ class BakuConfig(ActingConfig):
         return prompt + [(step, name) for step in range(num_steps) for name in self.step_tokens]
 
     def validate_sizes(self) -> None:
-        """Every size is positive, and heads and groups divide what they split."""
+        """Every size is positive and within bounds, and heads and groups divide what they split."""
+        check_limits(self, layers=("num_layers", "history"), sizes=_SIZES)
+        check_limit("vision_widths", len(self.vision_widths), MAX_STAGES)
         for name in ("image_size", "vision_groups", "num_keypoints", "token_dim", "hidden_size", "num_layers"):
             require_positive(name, getattr(self, name))
         for name in ("num_heads", "max_positions", "history", "action_dim", "chunk_size", "action_std"):

@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 from ..acting.configuration_acting import ActingConfig, check_n_action_steps
 from ..acting.language import fitting_language_dim
 from ..baku.configuration_baku import BakuConfig
+from ..limits import check_limits
 
 RegressionLoss = Literal["mse", "l1", "smooth_l1"]
 
@@ -84,7 +85,8 @@ class HierarchicalPolicyConfig(ActingConfig):
             trunk.language_dim = fitting_language_dim(self.language_encoder, trunk.language_dim)
 
     def validate_dimensions(self) -> None:
-        """The trunks predict and take what the dimensions say."""
+        """The trunks predict and take what the dimensions say, and these are within bounds."""
+        check_limits(self, sizes=("skill_dim", "latent_dim", "action_dim"))
         low_action_dim = self.latent_dim if self.action_dim is None else self.action_dim
         low_action_name = "latent_dim" if self.action_dim is None else "action_dim"
         for name, got, source, expected in (

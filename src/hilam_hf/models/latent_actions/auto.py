@@ -10,6 +10,7 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoMod
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from ...plugins import LATENT_ACTION_KINDS
+from ..model_files import naming_damaged_files
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .kinds import LatentActionKind, get_latent_action_kind
 
@@ -18,9 +19,10 @@ class _AutoDynamicsModel(_BaseAutoModelClass):
     """An Auto class that also knows the kinds of other packages."""
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         register_kinds_of_other_packages()
-        return super().from_pretrained(*args, **kwargs)
+        with naming_damaged_files(pretrained_model_name_or_path, kwargs):
+            return super().from_pretrained(pretrained_model_name_or_path, *model_args, **kwargs)
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:

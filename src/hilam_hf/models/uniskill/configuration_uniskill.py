@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from ..limits import check_limits
+
 DEPTH_MODEL = "depth-anything/Depth-Anything-V2-Small-hf"
 """Hub id of the depth network with which UniSkill is trained."""
 
@@ -174,7 +176,14 @@ class UniSkillIDMConfig(PreTrainedConfig):
         return self.hidden_size if self.backbone_config is None else self.backbone_config.hidden_sizes[-1]
 
     def validate_sizes(self) -> None:
-        """Every size is positive."""
+        """Every size is positive and within bounds."""
+        check_limits(
+            self,
+            layers=("num_hidden_layers", "mlp_ratio"),
+            sizes=("image_size", "num_channels", "depth_batch_size", "hidden_size", "latent_dim"),
+        )
+        if self.backbone_config is not None:
+            check_limits(self.backbone_config, layers=["depths"], sizes=("embedding_size", "hidden_sizes"))
         names = (
             "depth_batch_size",
             "hidden_size",
@@ -305,7 +314,11 @@ class UniSkillFDMConfig(PreTrainedConfig):
         return (self.vae_config.get("latent_channels", 4), side, side)
 
     def validate_parts(self) -> None:
-        """Checks that the parts say their sizes, and that these fit each other."""
+        """Checks that the parts say their sizes, and that these fit each other and are within bounds."""
+        check_limits(self, sizes=("image_size", "latent_dim", "num_inference_steps"))
+        for part in (self.unet_config, self.vae_config):
+            check_limits(part, layers=[name for name in part if "layers" in name])
+            check_limits(part, sizes=[name for name in part if "layers" not in name])
         for name, key in (("unet_config", "cross_attention_dim"), ("vae_config", "block_out_channels")):
             if key not in getattr(self, name):
                 raise ValueError(f"{name}: got no {key}, expected it. Add it, or take a checkpoint's.")
