@@ -1,5 +1,7 @@
 """HiLAM's prediction and segmentation on held-out sequences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
@@ -37,6 +39,27 @@ def test_rates_and_lengths_count_segments() -> None:
     assert summary.stages[1].boundary_rate == pytest.approx(counts[1] / counts[0])
     assert summary.stages[1].mean_segment_length == pytest.approx(31 / counts[1])
     assert [stage.target_rate for stage in summary.stages] == [0.25, 0.5]
+
+
+def test_lengths_tell_a_collapse_from_even_segments(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stage 1: nine segments of one step and one of eleven; stage 2: four of five. Boundaries are put in by hand."""
+    model = make_model()
+    stages = {1: [0, 1, 2, 3, 4, 5, 6, 7, 8, 9], 2: [0, 5, 10, 15]}
+
+    def extract(sequences: list[torch.Tensor]) -> list[SimpleNamespace]:
+        segmented = [SimpleNamespace(skills=sequences[0])]
+        for starts in stages.values():
+            boundaries = torch.zeros(20, dtype=torch.bool)
+            boundaries[starts] = True
+            segmented.append(SimpleNamespace(skills=torch.zeros(len(starts), 2), boundaries=boundaries))
+        return [SimpleNamespace(stages=segmented)]
+
+    monkeypatch.setattr(model, "extract_skills", extract)
+    first, second = evaluate_hilam(model, [torch.randn(20, 2)]).stages
+    assert (first.one_step_share, first.median_length, first.length_90) == (0.9, 1, 1)
+    assert first.segments_per_episode == 10
+    assert "90% of the segments are one step long" in str(first.warning)
+    assert (second.one_step_share, second.median_length, second.length_90, second.warning) == (0, 5, 5, None)
 
 
 def test_sequences_without_a_next_latent_are_refused() -> None:

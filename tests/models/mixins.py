@@ -95,6 +95,12 @@ class ModelTesterMixin:
         for value, reference in zip(outputs, expected, strict=True):
             assert torch.isfinite(value).all() or not torch.isfinite(reference).all()
 
+    @pytest.mark.parametrize("scale", [255, torch.nan])
+    def test_frames_are_finite_and_in_range(self, model: PreTrainedModel, inputs: dict[str, Any], scale: float) -> None:
+        for name in {"frames", "next_frames"} & set(inputs):
+            with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
+                model(**{**inputs, name: inputs[name] * scale})
+
     def test_auto_class_builds_it(self) -> None:
         importlib.import_module("hilam_hf.models.registration")
         assert type(self.auto_class.from_config(self.make_config())) is self.model_class

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 import torch
 
-from hilam_hf.models.numerics import masked_mean, upcast
+from hilam_hf.models.numerics import is_constant, masked_mean, upcast
 
 
 @pytest.mark.parametrize(
@@ -35,3 +36,12 @@ def test_gradient_of_masked_mean_is_zero_where_hidden() -> None:
     values = torch.tensor([[1.0, 2.0], [torch.inf, 4.0]], requires_grad=True)
     masked_mean(values, torch.tensor([True, False])).backward()
     assert values.grad.tolist() == [[0.5, 0.5], [0.0, 0.0]]
+
+
+def test_a_constant_dimension_varies_by_rounding_alone() -> None:
+    """Beside its own mean, or beside the largest deviation of any dimension; never by an absolute size."""
+    mean, std = [100.0, 0.0, 0.0, 100.0], [1e-4, 1e-7, 1e-3, 1e-1]
+    for values in (torch.tensor([mean, std]), np.array([mean, std])):
+        assert is_constant(*values).tolist() == [True, True, False, False]
+        assert is_constant(*(values * 1e-20)).tolist() == [True, True, False, False]
+    assert is_constant(torch.zeros(2), torch.zeros(2)).tolist() == [True, True]

@@ -38,7 +38,7 @@ def test_a_corpus_of_codes_trains_a_discrete_model(tmp_path: Path) -> None:
     assert result.history["latent_loss"][0][1] == pytest.approx(torch.tensor(8.0).log().item(), rel=0.2)
     assert {"boundary_rates/0", "boundary_rates/1"} <= set(result.history)
     loaded = HiLAMModel.from_pretrained(tmp_path / "run" / "hilam")
-    codes = LatentSequences(corpus)[0]["latent_actions"]
+    codes = LatentSequences(corpus)[0]
     assert codes.dtype == torch.int64
     assert len(loaded.extract_skills(codes)) == 12
 

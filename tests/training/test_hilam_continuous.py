@@ -1,6 +1,7 @@
 """Training of HiLAM on a corpus of continuous latent actions, with and without the reconstruction loss."""
 
 import dataclasses
+import shutil
 from pathlib import Path
 
 import pytest
@@ -53,8 +54,10 @@ def test_hilam_takes_the_corpus_statistics_and_resumes_bit_for_bit(tmp_path: Pat
 class StillFrames:
     """Frames whose brightness is their number, as `FrameStore` would read them."""
 
-    def read(self, episode: int, indices: range) -> Tensor:
-        return torch.tensor(list(indices), dtype=torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE)
+    sizes = ((SIZE, SIZE),)
+
+    def read(self, episode: int, indices: list[int]) -> Tensor:
+        return torch.tensor(indices, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE)
 
 
 def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_path: Path) -> None:
@@ -77,6 +80,44 @@ def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_p
     assert not HiLAMLoss(tiny_hilam(), fdm).train().forward_dynamics.training
     with pytest.raises(ValueError, match="both forward_dynamics and frames"):
         train_hilam(tiny_hilam(), corpus, info, config, output_dir=tmp_path / "x", forward_dynamics=fdm)
+
+
+@pytest.mark.parametrize("num_workers", [0, 2])
+def test_a_stride_in_seconds_trains_with_reconstruction_and_resumes_bit_for_bit(
+    tmp_path: Path, num_workers: int
+) -> None:
+    generator = torch.Generator().manual_seed(0)
+    rows = [
+        {
+            "id": str(n),
+            "fps": fps,
+            "num_frames": 20,
+            "stride": k,
+            "latent_actions": torch.randn(20 - k, 3, generator=generator),
+        }
+        for n, (fps, k) in enumerate([(5.0, 1), (10.0, 2), (30.0, 6)] * 2)
+    ]
+    info = write_latent_action_corpus(
+        tmp_path / "corpus", rows, info=CorpusInfo(model="m", latent_dim=3, stride_seconds=0.2)
+    )
+    corpus = load_corpus(tmp_path / "corpus")
+    fdm = tiny_fdm(latent_dim=3)
+    config = TrainingConfig(
+        max_steps=4, batch_size=3, warmup_steps=1, log_every=1, save_every=2, num_workers=num_workers
+    )
+
+    def run(folder: str, **options: bool) -> HiLAMModel:
+        torch.manual_seed(0)
+        model = new_hilam(info, "tiny", num_reconstruction_steps=4)
+        options |= {"forward_dynamics": fdm, "frames": StillFrames()}
+        return train_hilam(model, corpus, info, config, output_dir=tmp_path / folder, **options).model
+
+    whole = run("whole")
+    run("parts")
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
+    resumed = run("parts", resume=True)
+    for (name, left), right in zip(whole.state_dict().items(), resumed.state_dict().values(), strict=True):
+        assert torch.equal(left, right), name
 
 
 def test_a_corpus_of_another_width_is_refused(tmp_path: Path) -> None:

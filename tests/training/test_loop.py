@@ -2,6 +2,7 @@
 
 import json
 import random
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -305,3 +306,20 @@ def test_batches_cover_every_epoch_once_and_depend_on_seed_and_number_alone() ->
     assert len(sampler) == 14
     with pytest.raises(ValueError, match="data set is empty"):
         ResumableBatchSampler(0, 3, seed=0, start=0, num_batches=1)
+
+
+@pytest.mark.parametrize("file", ["training_state.json", "model.safetensors", "optimizer.bin", "random_states_0.pkl"])
+@pytest.mark.parametrize("damage", ["absent", "empty", "half", "garbage"])
+def test_a_damaged_checkpoint_names_the_one_before(tmp_path: Path, file: str, damage: str) -> None:
+    train(make_line(), Points(), options(save_every=4), output_dir=tmp_path)
+    *_, before, last = sorted(tmp_path.glob("checkpoint-*"), key=lambda path: int(path.name[11:]))
+    whole = (last / file).read_bytes()
+    if damage == "absent":
+        (last / file).unlink()
+    else:
+        (last / file).write_bytes({"empty": b"", "half": whole[: len(whole) // 2], "garbage": b"\xff" * 100}[damage])
+    expected = rf"{last.name} cannot be read.*; remove this folder, then resume from the one before, {before.name}$"
+    with pytest.raises(ValueError, match=expected):
+        train(make_line(), Points(), options(save_every=4), output_dir=tmp_path, resume=True)
+    shutil.rmtree(last)
+    train(make_line(), Points(), options(save_every=4), output_dir=tmp_path, resume=True)

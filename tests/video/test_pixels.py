@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from hilam_hf.video.pixels import as_float_frames, image_size, resize_frames
+from hilam_hf.video.pixels import as_float_frames, check_pixel_range, image_size, resize_frames
 
 
 def test_levels_of_eight_bits_become_fractions_of_255() -> None:
@@ -89,3 +89,17 @@ def test_size_is_an_edge_or_a_pair() -> None:
     for size in (0, -4, (8, 0), (8, 8, 8), True):
         with pytest.raises(ValueError, match="size: got"):
             image_size(size)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf, 255.0, -0.5])
+def test_float_frames_outside_their_range_are_refused(value: float) -> None:
+    frames = torch.rand(2, 3, 4, 4)
+    frames[1, 2, 3, 0] = value
+    with pytest.raises(ValueError, match=r"expected \[0, 1\]. Divide 8-bit values by 255"):
+        check_pixel_range(frames)
+
+
+def test_float_frames_in_their_range_and_no_frames_pass() -> None:
+    check_pixel_range(torch.tensor([-0.009, 0.0, 1.0, 1.009]))
+    check_pixel_range(torch.rand(0, 3, 4, 4))
+    check_pixel_range(torch.full((2,), 255.0, device="meta"))

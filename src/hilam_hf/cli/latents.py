@@ -153,6 +153,8 @@ def skills(
     result = extract_skill_corpus(hilam, splits, info, out, model_name=model, overwrite=overwrite, resume=resume)
     segments = ", ".join(f"stage {stage}: {count}" for stage, count in result.info.segments.items())
     print(f"segments of {result.info.num_episodes} episodes in {out}: {segments}")
+    for warning in result.info.segmentation_warnings:
+        print(f"warning: {warning}")
 
 
 def view(

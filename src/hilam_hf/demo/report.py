@@ -56,8 +56,12 @@ class DemoReport:
         for stage in hilam["stages"]:
             lines.append(
                 f"          stage {stage['stage']}: boundary rate {stage['boundary_rate']:.3f}, target "
-                f"{stage['target_rate']:.3f}; a segment lasts {stage['mean_segment_length']:.1f} frames"
+                f"{stage['target_rate']:.3f}; a segment lasts {stage['mean_segment_length']:.1f} frames (median "
+                f"{stage['median_length']}, 90 % at most {stage['length_90']}), {stage['one_step_share']:.0%} of them "
+                f"one; {stage['segments_per_episode']:.1f} segments an episode"
             )
+            if stage["warning"] is not None:
+                lines.append(f"          Warning: {stage['warning']}.")
         for arm in (WITH, WITHOUT) if "policies" in record else ():
             lines.append(f"Policies  {arm.replace('_', ' ')}: {_rate(record['policies'][arm]['overall'])}")
             lines += [f"          {task}: {_rate(rate)}" for task, rate in record["policies"][arm]["tasks"].items()]

@@ -47,6 +47,11 @@ STAGE: dict[str, Kind] = {
     "boundary_rate": NUMBER,
     "target_rate": NUMBER,
     "mean_segment_length": NUMBER,
+    "one_step_share": NUMBER,
+    "median_length": NUMBER,
+    "length_90": NUMBER,
+    "segments_per_episode": NUMBER,
+    "warning": (str, type(None)),
 }
 ARM: dict[str, Kind] = {"overall": RECORD, "tasks": RECORD}
 SUCCESS: dict[str, Kind] = {"successes": COUNT, "trials": COUNT, "rate": (Real,), "low": (Real,), "high": (Real,)}

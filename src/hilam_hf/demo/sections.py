@@ -61,18 +61,23 @@ def _lam(lam: Mapping[str, Any]) -> Child:
 
 
 def _hilam(hilam: Mapping[str, Any]) -> Child:
+    lengths = ("mean_segment_length", "median_length", "length_90", "segments_per_episode")
     rows = [
         tag(
             "tr",
             tag("th", f"stage {stage['stage']}", scope="row"),
             tag("td", percent(stage["boundary_rate"], decimals=1), class_="number"),
             tag("td", percent(stage["target_rate"], decimals=1), class_="number"),
-            tag("td", number(stage["mean_segment_length"]), class_="number"),
+            tag("td", percent(stage["one_step_share"]), class_="number"),
+            *(tag("td", number(stage[name]), class_="number") for name in lengths),
             tag("td", bar(stage["boundary_rate"] or 0, interval=_tick(stage["target_rate"])), class_="bars"),
         )
         for stage in hilam["stages"]
     ]
-    names = ("boundary rate", "target", "mean segment length (frames)")
+    names = (
+        *("boundary rate", "target", "segments of one step", "mean length (frames)", "median", "90 % at most"),
+        "segments an episode",
+    )
     head: list[str | tuple[str, str]] = ["", *((name, "number") for name in names), "rate; the tick is its target"]
     return [
         tag(
@@ -86,6 +91,7 @@ def _hilam(hilam: Mapping[str, Any]) -> Child:
         fact_table([("error against repeating", _against(hilam["error_vs_repeat"])), *_further(hilam, "hilam")]),
         tag("h3", "Boundaries"),
         table(head, rows),
+        *(tag("p", f"Warning: {stage['warning']}.") for stage in hilam["stages"] if stage["warning"] is not None),
     ]
 
 

@@ -199,7 +199,9 @@ def train_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
         "stages": [vars(stage) for stage in summary.stages],
         "detail": f"Next-latent error {summary.error_vs_repeat:.0%} of repeating's; "
         + ", ".join(
-            f"stage {s.stage} boundary rate {s.boundary_rate:.2f} ({s.target_rate:.2f})" for s in summary.stages
+            f"stage {s.stage} boundary rate {s.boundary_rate:.2f} ({s.target_rate:.2f}), {s.one_step_share:.0%} of the "
+            "segments one step long"
+            for s in summary.stages
         ),
     }
 

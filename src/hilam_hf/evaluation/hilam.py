@@ -2,11 +2,13 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from ..models.hilam import HiLAMModel
+from ..data.corpora.segment_lengths import SegmentLengthCounts
+from ..models.hilam import HiLAMModel, SkillExtraction
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +21,8 @@ class StageSummary:
         target_rate: 1 / N of the stage's ratio loss.
         mean_segment_length: In latent actions (video frames).
         num_segments: Segments in all sequences.
+        one_step_share, median_length, length_90, segments_per_episode: As in `SegmentLengths`.
+        warning: A sentence where most segments are one step long; None otherwise.
     """
 
     stage: int
@@ -26,6 +30,11 @@ class StageSummary:
     target_rate: float
     mean_segment_length: float
     num_segments: int
+    one_step_share: float
+    median_length: int
+    length_90: int
+    segments_per_episode: float
+    warning: str | None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +92,16 @@ def evaluate_hilam(model: HiLAMModel, sequences: Sequence[Tensor]) -> HiLAMSumma
             target_rate=1 / ratio,
             mean_segment_length=tokens[0] / tokens[stage],
             num_segments=tokens[stage],
+            **_lengths(extractions, stage),
         )
         for stage, ratio in enumerate(model.config.target_ratios, start=1)
     )
     return HiLAMSummary(next_latent_error=error / count, repeat_error=repeat / count, stages=stages)
+
+
+def _lengths(extractions: Sequence[SkillExtraction], stage: int) -> dict[str, Any]:
+    counts = SegmentLengthCounts()
+    for extraction in extractions:
+        counts.add(extraction.stages[stage].boundaries.cpu().numpy())
+    summary = counts.summary()
+    return {**vars(summary), "warning": summary.warning(stage)}

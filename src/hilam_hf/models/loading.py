@@ -13,6 +13,7 @@ from transformers import PreTrainedConfig
 
 from ..files import path_inside
 from ..publishing import public_name
+from .model_files import naming_damaged_files
 
 # Options of `from_pretrained` that say where a checkpoint comes from, and so are needed to read its configuration, too.
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -78,18 +79,20 @@ class StrictLoadingMixin:
         Raises:
             ValueError: If the checkpoint is of another model kind, its weights don't fit (with `strict`), or its index
                 of weights names files outside of it.
-            OSError: If there is no such checkpoint.
+            OSError: If there is no such checkpoint, or a file of it is damaged, empty, a Git LFS pointer, or pickled.
         """
-        if pretrained_model_name_or_path is not None and "config" not in kwargs:
-            source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
-            cls._check_kind(pretrained_model_name_or_path, source)
-        check_weight_index(pretrained_model_name_or_path, kwargs.get("subfolder"))
-        options = {"use_safetensors": True, **kwargs, "trust_remote_code": False}
-        model, info = super().from_pretrained(
-            pretrained_model_name_or_path, *model_args, output_loading_info=True, **options
-        )
+        source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
+        # Shapes that differ are reported below, with what is missing and left over.
+        options = {"ignore_mismatched_sizes": True, "use_safetensors": True, **kwargs, "trust_remote_code": False}
+        with naming_damaged_files(pretrained_model_name_or_path, source):
+            if pretrained_model_name_or_path is not None and "config" not in kwargs:
+                cls._check_kind(pretrained_model_name_or_path, source)
+            check_weight_index(pretrained_model_name_or_path, kwargs.get("subfolder"))
+            model, info = super().from_pretrained(
+                pretrained_model_name_or_path, *model_args, output_loading_info=True, **options
+            )
         problems = [
-            f"{len(info[kind])} {kind.replace('_', ' ')} ({', '.join(sorted(map(str, info[kind]))[:3])}, ...)"
+            f"{len(info[kind])} {kind.replace('_', ' ')} ({', '.join(sorted(map(_named, info[kind]))[:3])}, ...)"
             for kind in ("missing_keys", "unexpected_keys", "mismatched_keys")
             if info[kind]
         ]
@@ -122,3 +125,8 @@ def _tell_public_names(model: Any) -> None:
         config._name_or_path = public_name(config._name_or_path)
         configs += [value for value in vars(config).values() if isinstance(value, PreTrainedConfig)]
     model.name_or_path = model.config._name_or_path
+
+
+def _named(key: Any) -> str:
+    """A weight's name, with its two shapes where these differ."""
+    return key if isinstance(key, str) else f"{key[0]} of {tuple(key[1])} instead of {tuple(key[2])}"

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
+
+CONSTANT = 1e-5
+"""A dimension counts as constant where it deviates by no more than this fraction of its mean, or of the largest
+deviation of any dimension: such a deviation is rounding, and dividing by it would make noise of it."""
 
 
 def upcast(states: Tensor) -> Tensor:
@@ -25,3 +31,16 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
         return values.mean()
     kept = mask.bool().view(*mask.shape, *(1,) * (values.ndim - mask.ndim)).expand_as(values)
     return torch.where(kept, values, torch.zeros_like(values)).sum() / kept.sum().clamp(min=1)
+
+
+def is_constant(mean: Any, std: Any) -> Any:
+    """Which dimensions vary so little that they are not to be divided by their deviation; see `CONSTANT`.
+
+    Args:
+        mean: (D,) tensor or numpy array, or any other centre of the values.
+        std: (D,), alike, or half of the range of the values.
+
+    Returns:
+        (D,) bool.
+    """
+    return (std <= CONSTANT * abs(mean)) | (std <= CONSTANT * std.max())

@@ -4,13 +4,17 @@ import dataclasses
 import json
 import re
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from accelerate import Accelerator
+from accelerate.utils import RNG_STATE_NAME, load
 from safetensors import SafetensorError
 
+from ..models.model_files import damage_in
 from .callbacks import Callback
 from .config import TrainingConfig
 from .ema import AveragedWeights
@@ -70,22 +74,44 @@ def load_checkpoint(
     """Puts model, averaged weights, optimiser, random states and callbacks back as they were; returns the step.
 
     Raises:
-        ValueError: If the checkpoint was made with other options, which would make the continuation another run.
+        ValueError: If the checkpoint was made with other options, which would make the continuation another run; or
+            if it is damaged, with what to do.
     """
-    state = json.loads((checkpoint / STATE_FILE).read_text())
+    with _naming_damage(checkpoint):
+        state = json.loads((checkpoint / STATE_FILE).read_text())
+        made_with = dict(state["config"])
     for name, value in dataclasses.asdict(config).items():
-        if name not in FREE_OPTIONS and state["config"].get(name) != value:
+        if name not in FREE_OPTIONS and made_with.get(name) != value:
             raise ValueError(
-                f"{checkpoint} was made with {name}={state['config'].get(name)!r}, this run has {value!r}; "
+                f"{checkpoint} was made with {name}={made_with.get(name)!r}, this run has {value!r}; "
                 "use the same option, or start afresh in another folder"
             )
-    accelerator.load_state(str(checkpoint))
-    if average is not None:
-        average.load(checkpoint)
-    for name, callback in _named(callbacks).items():
-        if name in state["callbacks"]:
-            callback.load_state_dict(state["callbacks"][name])
-    return state["step"]
+    with _naming_damage(checkpoint):
+        # accelerate goes on without random states that it cannot read, and the run would be another one.
+        load(checkpoint / f"{RNG_STATE_NAME}_{accelerator.process_index}.pkl")
+        accelerator.load_state(str(checkpoint))
+        if average is not None:
+            average.load(checkpoint)
+        for name, callback in _named(callbacks).items():
+            if name in state["callbacks"]:
+                callback.load_state_dict(state["callbacks"][name])
+        return int(state["step"])
+
+
+@contextmanager
+def _naming_damage(checkpoint: Path) -> Iterator[None]:
+    """Turns whatever the readers of a checkpoint's files say into one line with the remedy."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        reason = damage_in(checkpoint) or next(iter(str(error).splitlines()), type(error).__name__)
+        before = [path.name for path in _checkpoints(checkpoint.parent) if path != checkpoint]
+        after = f"resume from the one before, {before[-1]}" if before else "start afresh"
+        raise ValueError(
+            f"{checkpoint} cannot be read, or is of another model ({reason}); remove this folder, then {after}"
+        ) from error
 
 
 def latest_checkpoint(output_dir: Path) -> Path | None:

@@ -1,7 +1,7 @@
 """Training of HiLAM on a latent-action corpus."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,13 +9,13 @@ import numpy as np
 import torch
 from datasets import Dataset as Corpus
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 from torch.utils.data import Dataset
 
 from ..data.corpora.corpus import latent_actions_array
 from ..data.corpora.info import CorpusInfo
 from ..data.samples.collate import collate_sequences
 from ..data.samples.frame_store import FrameStore
+from ..data.samples.reconstruction import ReconstructionFrames
 from ..fingerprint import weights_fingerprint
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
@@ -24,31 +24,37 @@ from ..models.options import own_fields
 from .config import TrainingConfig
 from .loop import TrainingResult, save_model, train
 from .model_options import parse_model_options
+from .sampler import SampleKey
 
 
-class LatentSequences(Dataset[dict[str, Tensor]]):
-    """The latent-action sequences of a corpus, kept in memory (a latent action takes 256 bytes).
+class LatentSequences(Dataset[Tensor]):
+    """The latent-action sequences of a corpus, kept in memory (a latent action takes 256 bytes)."""
 
-    Args:
-        corpus: Latent-action corpus.
-        frames: Frames of the same episodes, in the same order, for the reconstruction loss.
-    """
-
-    def __init__(self, corpus: Corpus, frames: FrameStore | None = None):
+    def __init__(self, corpus: Corpus):
         # float32, or codes, for which the loss takes int64.
         arrays = [latent_actions_array(corpus, row) for row in range(len(corpus))]
         self.sequences = [torch.tensor(a) if a.dtype == np.float32 else torch.tensor(a).long() for a in arrays]
-        self.num_frames = corpus["num_frames"][:]
-        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.sequences)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
-        item = {"latent_actions": self.sequences[index]}
-        if self.frames is not None:
-            item["frames"] = self.frames.read(index, range(self.num_frames[index]))
-        return item
+    def __getitem__(self, index: int) -> Tensor:
+        return self.sequences[index]
+
+
+class SequencesToReconstruct(Dataset[tuple[Tensor, SampleKey]]):
+    """Latent-action sequences with the keys that their frames are drawn by, see `CollateWithFrames`."""
+
+    draws_samples = True
+
+    def __init__(self, sequences: LatentSequences):
+        self.sequences = sequences
+
+    def __len__(self) -> int:
+        return len(self.sequences)
+
+    def __getitem__(self, key: SampleKey) -> tuple[Tensor, SampleKey]:
+        return self.sequences[key.row], key
 
 
 class HiLAMLoss(nn.Module):
@@ -164,11 +170,17 @@ def train_hilam(
     _check_partners(model, corpus_info, forward_dynamics)
     if not model.config.is_discrete:
         _set_statistics(model, corpus_info)
+    sequences = LatentSequences(corpus)
+    dataset: Dataset[Any] = sequences
+    collate: Callable[[Any], dict[str, Tensor]] = collate_latent_actions
+    if frames is not None:
+        dataset = SequencesToReconstruct(sequences)
+        collate = CollateWithFrames(ReconstructionFrames(corpus, frames, model.config.num_reconstruction_steps))
     result = train(
         HiLAMLoss(model, forward_dynamics),
-        LatentSequences(corpus, frames),
+        dataset,
         config,
-        collate_fn=collate_latent_actions,
+        collate_fn=collate,
         output_dir=output_dir,
         resume=resume,
         description="HiLAM",
@@ -193,19 +205,26 @@ def _values(codebook_size: int | None) -> str:
 def _set_statistics(model: HiLAMModel, corpus_info: CorpusInfo) -> None:
     if corpus_info.mean is None or corpus_info.std is None:
         raise ValueError("the corpus' card has no statistics (mean, std); write the corpus with CorpusWriter")
-    std = torch.tensor(corpus_info.std)
-    # A dimension that never changes stays at zero instead of becoming noise of unit size.
-    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.where(std > 0, std, torch.ones_like(std)))
+    model.set_latent_statistics(torch.tensor(corpus_info.mean), torch.tensor(corpus_info.std))
 
 
-def collate_latent_actions(items: list[dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Pads items to HiLAM's inputs.
+def collate_latent_actions(sequences: Sequence[Tensor]) -> dict[str, Tensor]:
+    """Pads sequences (T_i, D) to HiLAM's inputs: `latent_actions` (B, T, D) and `attention_mask` (B, T)."""
+    batch = collate_sequences(sequences)
+    return {"latent_actions": batch["latents"], "attention_mask": batch["attention_mask"]}
 
-    Returns:
-        `latent_actions` (B, T, D), `attention_mask` (B, T) and, where items have them, `frames` (B, T + k, C, H, W).
+
+class CollateWithFrames:
+    """Pads sequences to HiLAM's inputs and adds the frames of the time steps of the reconstruction loss.
+
+    The steps are drawn here and not in the model, so that no other frame is read; they depend on the keys alone.
     """
-    batch = collate_sequences([item["latent_actions"] for item in items])
-    inputs = {"latent_actions": batch["latents"], "attention_mask": batch["attention_mask"]}
-    if "frames" in items[0]:
-        inputs["frames"] = pad_sequence([item["frames"] for item in items], batch_first=True)
-    return inputs
+
+    def __init__(self, frames: ReconstructionFrames):
+        self.frames = frames
+
+    def __call__(self, items: Sequence[tuple[Tensor, SampleKey]]) -> dict[str, Tensor]:
+        sequences, keys = zip(*items, strict=True)
+        generator = torch.Generator().manual_seed(keys[0].seed)
+        drawn = self.frames.draw([key.row for key in keys], generator)
+        return {**collate_latent_actions(sequences), **drawn}

@@ -56,7 +56,8 @@ def train(
 
     Args:
         model: The model; parameters that don't require gradients stay as they are.
-        dataset: Map-style data set.
+        dataset: Map-style data set. One that draws its samples at random sets `draws_samples = True` and is asked by
+            `SampleKey`, so that a resumed run draws the same ones.
         config: Training options.
         collate_fn: Makes a batch, a mapping of keyword arguments, from a list of samples.
         output_dir: Folder for checkpoints and `history.json`; None writes nothing.
@@ -267,6 +268,7 @@ def _make_loader(
         seed=config.seed,
         start=step * batches_per_step,
         num_batches=config.max_steps * batches_per_step,
+        with_seeds=getattr(dataset, "draws_samples", False),
     )
     loader: DataLoader[Any] = DataLoader(
         dataset,

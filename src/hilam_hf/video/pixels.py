@@ -14,6 +14,8 @@ MAX_LEVEL = 255
 """The largest value of a channel of 8 bits."""
 PICTURE_FORMATS = ("PNG", "JPEG", "GIF", "WEBP")
 """Formats of picture files that are read; for others Pillow may start programs, such as Ghostscript for PostScript."""
+# Values that resizing in half precision or by a bicubic filter leaves just outside [0, 1] are let through.
+_SLACK = 1e-2
 
 
 def image_size(size: int | tuple[int, int]) -> tuple[int, int]:
@@ -66,3 +68,22 @@ def as_float_frames(frames: Tensor, dtype: torch.dtype | None = None) -> Tensor:
     if not frames.is_floating_point():
         raise ValueError(f"frames: got {frames.dtype}, expected uint8 in 0..255, or floats in [0, 1]")
     return frames if dtype is None else frames.to(dtype)
+
+
+def check_pixel_range(frames: Tensor, *, wait: bool = False) -> None:
+    """Raises a ValueError unless float frames are in [0, 1], all of them finite.
+
+    Args:
+        frames: Floats of any shape.
+        wait: Also look at frames on an accelerator, which waits for it. Otherwise only those in the CPU's memory are
+            looked at, and none while a graph is compiled.
+    """
+    if torch.compiler.is_compiling() or not frames.numel() or (frames.device.type != "cpu" and not wait):
+        return
+    least, largest = torch.stack(frames.detach().aminmax()).tolist()
+    # Written so that NaN fails, too.
+    if not (least >= -_SLACK and largest <= 1 + _SLACK):
+        raise ValueError(
+            f"frames: got float values from {least:g} to {largest:g}, expected [0, 1]. Divide 8-bit values by 255, and "
+            "check for NaN."
+        )

@@ -104,6 +104,28 @@ def test_skill_info_survives_the_card(tmp_path: Path) -> None:
     assert again.segments == {s: len(skill_row(0)[f"stage{s}_skills"]) for s in (1, 2)}
 
 
+def test_a_card_says_how_long_segments_are_and_warns_of_one_step_ones(tmp_path: Path) -> None:
+    """Two episodes of eight latent actions: stage 1 cut into 1, 1, 1, 5 and 1, 7; stage 2 into 3, 5 and 8."""
+    starts = [({1: [0, 1, 2, 3], 2: [0, 3]}), ({1: [0, 1], 2: [0]})]
+    rows = []
+    for number, by_stage in enumerate(starts):
+        row = latent_row(number) | {"num_frames": 11, "latent_actions": np.zeros((8, INFO.latent_dim))}
+        for stage, each in by_stage.items():
+            boundaries = np.isin(np.arange(8), each)
+            row |= {f"stage{stage}_boundaries": boundaries, f"stage{stage}_skills": np.ones((len(each), 2))}
+        rows.append(row)
+    info = write_skill_corpus(tmp_path / "c", rows, info=INFO)
+    assert info == CorpusInfo.from_card(tmp_path / "c")
+    assert info.segment_lengths == {
+        1: {"one_step_share": 4 / 6, "median_length": 1, "length_90": 7, "segments_per_episode": 3.0},
+        2: {"one_step_share": 0.0, "median_length": 5, "length_90": 8, "segments_per_episode": 1.5},
+    }
+    text = (tmp_path / "c" / "README.md").read_text()
+    assert "67% of the segments are one step long, half at most 1, 90 % at most 7; 3.0 segments an episode" in text
+    assert text.count("**Warning:** stage 1: 67% of the segments are one step long (more than 50%)") == 1
+    assert "stage 2: " not in text
+
+
 def test_card_errors(tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match=r"README\.md"):
         CorpusInfo.from_card(tmp_path)

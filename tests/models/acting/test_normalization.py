@@ -20,6 +20,14 @@ def test_normalizer_maps_both_ways_and_keeps_constants():
     torch.testing.assert_close(normalizer.denormalize(torch.tensor([0.5, 0.5, 0.7])), values)
 
 
+def test_dimensions_that_are_constant_but_for_rounding_are_not_divided_by_it():
+    normalizer = Normalizer("agent_pos", 3)
+    normalizer.set_mean_std(torch.tensor([0.0, 2.0, 0.0]), torch.tensor([0.5, 1e-6, 1e-7]))
+    values = torch.tensor([0.5, 2.00001, 1e-5])
+    torch.testing.assert_close(normalizer.normalize(values), torch.tensor([1.0, 1e-5, 1e-5]), rtol=0, atol=1e-6)
+    torch.testing.assert_close(normalizer.denormalize(torch.ones(3)), torch.tensor([0.5, 2.0, 0.0]))
+
+
 @pytest.mark.parametrize(
     ("statistics", "message"),
     [

@@ -38,6 +38,34 @@ def test_batch_with_restarting_rows_equals_single_episodes(changes: dict[str, An
 ACTING = [{}, {"history": 3}, {"execution": "open_loop", "n_action_steps": 2}]
 
 
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+@pytest.mark.parametrize("changes", ACTING)
+def test_after_proprioception_that_is_not_finite_a_policy_acts_as_if_it_had_not_come(
+    changes: dict[str, Any], bad: float
+):
+    policy, undisturbed = tiny_policy(**changes), tiny_policy(**changes)
+    for observation in observations(4, 2):
+        damaged = {**observation, "agent_pos": observation["agent_pos"].copy()}
+        damaged["agent_pos"][1, 2] = bad
+        with pytest.raises(ValueError, match=r"'agent_pos' must be finite, got .* in row 1"):
+            policy.select_action(damaged)
+        np.testing.assert_array_equal(policy.select_action(observation), undisturbed.select_action(observation))
+
+
+def test_a_prediction_that_is_not_finite_is_no_action_and_is_forgotten():
+    policy = tiny_policy(history=3)
+    first, second = observations(2, 1)
+    weight = next(policy.parameters())
+    kept = weight.detach().clone()
+    with torch.no_grad():
+        weight.fill_(torch.nan)
+    with pytest.raises(ValueError, match=r"predicts NaN or infinite actions for rows \[0\], which start anew"):
+        policy.select_action(first)
+    with torch.no_grad():
+        weight.copy_(kept)
+    np.testing.assert_array_equal(policy.select_action(second), tiny_policy(history=3).select_action(second))
+
+
 @pytest.mark.parametrize("changes", ACTING)
 def test_rows_that_are_not_active_are_neither_read_nor_advanced(changes: dict[str, Any]):
     steps, turns = observations(6, 3), [[0, 1, 2], [0], [2, 0], [], [1], [0, 1, 2]]

@@ -10,6 +10,7 @@ import pytest
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
+from transformers import T5Config
 
 from hilam_hf.models.baku import BakuConfig, BakuPolicy
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
@@ -316,6 +317,37 @@ def test_frozen_high_level_gets_no_gradient_and_no_dropout():
     policy(**batch).loss.backward()
     assert all(p.grad is None for p in policy.high_level.parameters())
     assert all(p.grad is not None for p in policy.low_level.parameters())
+
+
+def test_a_frozen_high_level_stays_frozen_in_a_checkpoint_until_it_is_taken_back(tmp_path: Path):
+    policy = acting_policy(high={"dropout": 0.5})
+    policy.freeze_high_level()
+    policy.save_pretrained(tmp_path)
+    for loaded in (HierarchicalPolicy.from_pretrained(tmp_path), HierarchicalPolicy(policy.config)):
+        loaded.train()
+        assert not any(p.requires_grad for p in loaded.high_level.parameters())
+        assert all(p.requires_grad for p in loaded.low_level.parameters())
+        assert loaded.low_level.training and not loaded.high_level.training
+    loaded.prepare_for_finetuning(action_dim=2, chunk_size=3)
+    assert not any(p.requires_grad for p in loaded.high_level.parameters())
+    loaded.freeze_high_level(False)
+    assert all(p.requires_grad for p in loaded.high_level.parameters()) and loaded.high_level.training
+
+
+@pytest.mark.parametrize("given", [{}, {"language_dim": None, "film_source": None}, {"language_dim": 5}])
+def test_the_width_of_language_is_that_of_the_encoder_unless_it_is_said(tmp_path: Path, given: dict[str, Any]):
+    T5Config(d_model=12).save_pretrained(tmp_path)
+    expected = given.get("language_dim", 12)
+    trunk = {**TRUNK, **given}
+    config = HierarchicalPolicyConfig(
+        high_config=trunk, low_config=TRUNK, skill_dim=4, latent_dim=4, language_encoder=str(tmp_path)
+    )
+    assert config.high_config.language_dim == expected
+    assert config.low_config.language_dim is None
+    assert BakuConfig(**trunk, language_encoder=str(tmp_path)).language_dim == expected
+    assert BakuConfig(**TRUNK).language_dim == 384
+    with pytest.raises(OSError, match="give that folder as language_encoder"):
+        BakuConfig(**TRUNK, language_encoder="absent/encoder")
 
 
 def test_training_reduces_both_losses():

@@ -112,10 +112,19 @@ def test_statistics_must_be_set_and_sensible() -> None:
         model.extract_skills(torch.randn(5, DIM))
     with pytest.raises(ValueError, match=rf"expected \({DIM},\) finite"):
         model.set_latent_statistics(torch.zeros(DIM + 1), torch.ones(DIM + 1))
-    with pytest.raises(ValueError, match="Use 1 for dimensions that never change"):
-        model.set_latent_statistics(torch.zeros(DIM), torch.zeros(DIM))
+    with pytest.raises(ValueError, match="std: got a value below 0"):
+        model.set_latent_statistics(torch.zeros(DIM), -torch.ones(DIM))
     model.set_latent_statistics(torch.zeros(DIM), torch.ones(DIM))
     assert torch.isfinite(model(torch.randn(1, 5, DIM)).loss)
+
+
+def test_constant_dimensions_are_not_divided_by_their_rounding() -> None:
+    """A rounding of 1e-7 beside a mean of 3, and one of 1e-9 beside other deviations of 1, are no signal."""
+    model = HiLAMModel(make_config())
+    mean, std = torch.tensor([3.0, 0, 0, 0, 0, 3]), torch.tensor([1e-7, 1e-9, 0, 1, 0.5, 1e-3])
+    model.set_latent_statistics(mean, std)
+    torch.testing.assert_close(model.latent_std, torch.tensor([1, 1, 1, 1, 0.5, 1e-3]))
+    assert model.standardise(mean + std).abs().max() <= 1.001
 
 
 def test_statistics_survive_saving_and_their_absence_too(tmp_path: Any) -> None:
@@ -137,6 +146,8 @@ def test_bad_inputs_say_what_to_do() -> None:
         model.extract_skills(torch.rand(5, 3, 8, 8))
     with pytest.raises(ValueError, match="NaN or infinite"):
         model.extract_skills(torch.full((5, DIM), torch.nan))
+    with pytest.raises(ValueError, match="too far from the training corpus"):
+        model.extract_skills(torch.full((5, DIM), 1e30))
     with pytest.raises(ValueError, match=r"inputs: got a sequence of shape \(0, 6\)"):
         model.extract_skills([torch.zeros(0, DIM)])
     with pytest.raises(ValueError, match="without a padded batch"):
@@ -215,53 +226,54 @@ class RecordingDynamics(nn.Module):
         return self.weight * latents.mean()
 
 
-def numbered_frames(batch: int, length: int) -> Tensor:
-    """Frames (B, F, 1, 2, 2), uint8, whose pixels are 100 * sequence + time."""
-    numbers = 100 * torch.arange(batch)[:, None] + torch.arange(length)
-    return numbers.to(torch.uint8)[..., None, None, None].expand(batch, length, 1, 2, 2)
-
-
 def test_reconstruction_pairs_the_predicted_latent_with_its_frames() -> None:
-    """ẑ_(t+1), predicted at t, goes with I_(t+1) and I_(t+k+1), at valid t only, at most R of them."""
-    stride = 3
-    model = make_model(stride=stride, num_reconstruction_steps=7, lambda_rec=0.5)
+    """ẑ_(t+1), predicted at step t of its own sequence, goes with that step's two frames."""
+    model = make_model(lambda_rec=0.5)
     batch, mask = padded_batch([torch.randn(10, DIM), torch.randn(4, DIM)])
-    frames = numbered_frames(2, batch.shape[1] + stride)
+    steps = torch.tensor([[1, 2], [0, 0], [0, 8]])
+    frames = torch.tensor([0, 51, 255], dtype=torch.uint8)[:, None, None, None].expand(3, 1, 2, 2)
     dynamics = RecordingDynamics()
-    seen: set[int] = set()
-    for _ in range(20):
-        output = model(batch, mask, frames=frames, forward_dynamics=dynamics)
-        current, latents, future = dynamics.given[-1]
-        assert current.dtype == torch.float32
-        assert current.shape == (7, 1, 2, 2)
-        numbers = (current[:, 0, 0, 0] * 255).round().long()
-        assert torch.equal((future[:, 0, 0, 0] * 255).round().long(), numbers + stride)
-        sequence, target = numbers // 100, numbers % 100
-        torch.testing.assert_close(latents, output.predictions[sequence, target - 1])
-        assert len(set(numbers.tolist())) == 7
-        seen.update(numbers.tolist())
-    assert seen == {*range(1, 10), *range(101, 104)}
+    output = model(
+        batch,
+        mask,
+        reconstruction_steps=steps,
+        reconstruction_frames=frames,
+        reconstruction_targets=frames.flip(0),
+        forward_dynamics=dynamics,
+    )
+    (current, latents, future), *_ = dynamics.given
+    torch.testing.assert_close(current[:, 0, 0, 0], torch.tensor([0.0, 0.2, 1.0]))
+    torch.testing.assert_close(future[:, 0, 0, 0], torch.tensor([1.0, 0.2, 0.0]))
+    torch.testing.assert_close(latents, output.predictions[steps[:, 0], steps[:, 1]])
     expected = output.latent_loss + 0.5 * latents.mean() + model.config.lambda_ratio * output.ratio_loss
     torch.testing.assert_close(output.loss, expected)
-    model.zero_grad()
     output.reconstruction_loss.backward()
     assert model.output_proj.weight.grad.abs().sum() > 0
 
 
 def test_reconstruction_takes_a_function_and_refuses_what_does_not_fit() -> None:
-    model = make_model(stride=2)
-    latents, frames = torch.randn(2, 6, DIM), torch.rand(2, 8, 3, 4, 4)
-    output = model(latents, frames=frames, forward_dynamics=lambda i, z, j: z.square().mean())
+    model, latents = make_model(), torch.randn(2, 6, DIM)
+    drawn = {
+        "reconstruction_steps": torch.tensor([[0, 1], [1, 4]]),
+        "reconstruction_frames": torch.rand(2, 3, 4, 4),
+        "reconstruction_targets": torch.rand(2, 3, 4, 4),
+    }
+    output = model(latents, **drawn, forward_dynamics=lambda i, z, j: z.square().mean())
     assert output.reconstruction_loss > 0
     with pytest.raises(ValueError, match="no forward dynamics model"):
-        model(latents, frames=frames)
-    with pytest.raises(ValueError, match="frames: got none"):
+        model(latents, **drawn)
+    with pytest.raises(ValueError, match="reconstruction_steps none"):
         model(latents, forward_dynamics=RecordingDynamics())
-    with pytest.raises(ValueError, match=r"expected \(2, 8, C, H, W\)"):
-        model(latents, frames=frames[:, :7], forward_dynamics=RecordingDynamics())
+    for name, wrong in (
+        ("reconstruction_steps", torch.zeros(3, 2).long()),
+        ("reconstruction_frames", None),
+        ("reconstruction_targets", torch.rand(2, 3, 4, 5)),
+    ):
+        with pytest.raises(ValueError, match=rf"{name} .*expected \(R, 2\), \(R, C, H, W\)"):
+            model(latents, **{**drawn, name: wrong}, forward_dynamics=RecordingDynamics())
     trainable = RecordingDynamics().requires_grad_(True)
     with pytest.raises(ValueError, match="requires_grad_"):
-        model(latents, frames=frames, forward_dynamics=trainable)
+        model(latents, **drawn, forward_dynamics=trainable)
 
 
 def test_unfolding_by_hand() -> None:

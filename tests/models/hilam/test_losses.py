@@ -10,9 +10,9 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor, nn
 
 from hilam_hf.models.hilam import HiLAMConfig, HiLAMModel
-from hilam_hf.models.hilam.losses import draw_pairs, neighbours
+from hilam_hf.models.hilam.losses import neighbours, one_step_share, rows_of_steps
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
-from tests.models.hilam.test_hilam import DIM, RecordingDynamics, make_config, make_model, numbered_frames, padded_batch
+from tests.models.hilam.test_hilam import DIM, make_config, make_model, padded_batch
 
 
 def limited(*capacity: float) -> dict[str, Any]:
@@ -24,35 +24,21 @@ def ragged_batch() -> tuple[Tensor, Tensor]:
     return padded_batch([torch.randn(length, DIM) for length in (18, 5, 12)])
 
 
-def test_pairs_are_drawn_at_random_without_replacement_while_they_last() -> None:
-    is_pair = torch.rand(40) < 0.5
-    valid = set(is_pair.nonzero()[:, 0].tolist())
-    seen: set[int] = set()
-    for _ in range(40):
-        drawn = draw_pairs(is_pair, 8)
-        rows = drawn.rows.tolist()
-        assert drawn.exists
-        assert len(set(rows)) == 8
-        assert set(rows) <= valid
-        seen.update(rows)
-    assert seen == valid
-    assert draw_pairs(is_pair, 8).rows.tolist() != draw_pairs(is_pair, 8).rows.tolist()
-
-
-def test_too_few_pairs_are_drawn_again_and_evenly() -> None:
-    is_pair = torch.zeros(10, dtype=torch.bool)
-    is_pair[[2, 7, 8]] = True
-    counts = torch.bincount(draw_pairs(is_pair, 12).rows, minlength=10)
-    assert counts[is_pair].tolist() == [4, 4, 4]
-    assert counts.sum() == 12
-    assert not draw_pairs(torch.zeros(10, dtype=torch.bool), 3).exists
-
-
 def test_neighbours_lie_in_one_sequence() -> None:
     mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
     expected = [True, True, False, False, True]
     assert neighbours(SequenceLayout.from_mask(mask)).tolist() == expected
     assert neighbours(SequenceLayout.from_mask(mask, static=True)).tolist() == expected + [False] * 6
+
+
+def test_the_share_of_one_step_chunks_ends_with_each_sequence() -> None:
+    """Chunks of 1, 2 | 1 | 3, 1 tokens, one sequence after the other: three of five."""
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 1, 1]])
+    boundaries = torch.tensor([1, 1, 0, 1, 1, 0, 0, 1]).bool()
+    assert one_step_share(boundaries, SequenceLayout.from_mask(mask)).item() == pytest.approx(3 / 5)
+    left_over = torch.tensor([1, 0, 1, 1]).bool()
+    static = SequenceLayout.from_mask(mask, static=True)
+    assert one_step_share(torch.cat([boundaries, left_over]), static).item() == pytest.approx(3 / 5)
 
 
 def test_each_stage_has_its_own_weight() -> None:
@@ -67,29 +53,31 @@ def test_each_stage_has_its_own_weight() -> None:
         make_config(lambda_ratio=[0.5, -0.1])
 
 
-def test_reconstruction_is_zero_without_a_pair_whatever_the_frames_hold() -> None:
-    model = make_model(stride=2)
-    frames = torch.full((3, 5, 3, 4, 4), torch.nan)
-    mask = torch.tensor([[1, 0, 0]] * 3)
-    for latents, attention_mask, given in (
-        (torch.randn(3, 3, DIM), mask, frames),
-        (torch.randn(3, 1, DIM), None, frames[:, :3]),
-        (torch.randn(1, 1, DIM), None, frames[:1, :3]),
-    ):
+def test_steps_name_rows_of_their_own_sequence() -> None:
+    mask = torch.tensor([[1, 1, 1, 0], [1, 0, 0, 0], [1, 1, 0, 0]])
+    for static in (False, True):
+        layout = SequenceLayout.from_mask(mask, static=static)
+        assert rows_of_steps(layout, torch.tensor([[2, 0], [0, 1], [0, 0]])).tolist() == [4, 1, 0]
+        for outside in ([0, 2], [1, 0], [0, -1], [-1, 0]):
+            with pytest.raises(RuntimeError, match="from 0 to its length - 2"):
+                rows_of_steps(layout, torch.tensor([outside]))
+
+
+def test_reconstruction_is_zero_without_a_step() -> None:
+    model, empty = make_model(), torch.empty(0, 3, 4, 4)
+    for attention_mask in (torch.tensor([[1, 0, 0]] * 3), None):
         output = model(
-            latents, attention_mask, frames=given, forward_dynamics=lambda i, z, j: (i * z.mean() + j).mean()
+            torch.randn(3, 3 if attention_mask is not None else 1, DIM),
+            attention_mask,
+            reconstruction_steps=torch.empty(0, 2, dtype=torch.long),
+            reconstruction_frames=empty,
+            reconstruction_targets=empty,
+            forward_dynamics=lambda i, z, j: (i * z.mean() + j).mean(),
         )
         assert output.reconstruction_loss == 0
         model.zero_grad()
         output.loss.backward()
         assert all(torch.isfinite(p.grad).all() for p in model.parameters() if p.grad is not None)
-
-
-def test_reconstruction_works_on_the_same_number_of_frames_at_any_length() -> None:
-    model, dynamics = make_model(num_reconstruction_steps=5), RecordingDynamics()
-    for length in (3, 30, 90):
-        model(torch.randn(2, length, DIM), frames=numbered_frames(2, length + 1), forward_dynamics=dynamics)
-    assert [len(current) for current, _, _ in dynamics.given] == [5, 5, 5]
 
 
 def test_ample_room_for_chunks_changes_no_number() -> None:
@@ -159,7 +147,13 @@ def test_the_training_forward_compiles_without_a_graph_break(discrete: bool, bac
         model.set_latent_statistics(torch.zeros(DIM), torch.ones(DIM))
         batch = torch.randn(3, 16, DIM)
     mask = torch.arange(16) < torch.tensor([16, 5, 9])[:, None]
-    inputs = {"attention_mask": mask, "frames": torch.rand(3, 18, 3, 4, 4), "forward_dynamics": dynamics}
+    inputs = {
+        "attention_mask": mask,
+        "reconstruction_steps": torch.tensor([[0, 0], [0, 14], [1, 3], [2, 7]]),
+        "reconstruction_frames": torch.rand(4, 3, 4, 4),
+        "reconstruction_targets": torch.rand(4, 3, 4, 4),
+        "forward_dynamics": dynamics,
+    }
     compiled = torch.compile(model, fullgraph=True, backend=backend)
 
     results = []

@@ -223,6 +223,22 @@ def test_a_stream_refuses_what_does_not_fit() -> None:
         HiLAMModel(make_config()).stream()
 
 
+@pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
+def test_a_stream_goes_on_after_bad_input_as_if_it_had_not_come(bad: float) -> None:
+    model = make_model(idm_config=tiny_idm_config(), stride=2)
+    good = {"latents": torch.randn(6, DIM), "frames": torch.rand(6, 3, 16, 16)}
+    for name, inputs in good.items():
+        stream, undisturbed = model.stream(), model.stream()
+        for item in inputs:
+            with pytest.raises(ValueError, match="NaN"):
+                stream.push(torch.full_like(item, bad))
+            step, expected = stream.push(item), undisturbed.push(item)
+            assert (step is None) == (expected is None), name
+            if step is not None:
+                assert step.time == expected.time
+                assert torch.equal(step.skill, expected.skill)
+
+
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
 def test_half_precision_streams_and_extracts_finite_skills(dtype: torch.dtype) -> None:
     model = make_model(idm_config=tiny_idm_config(), stride=2, **windowed()).to(dtype)

@@ -172,7 +172,7 @@ def test_damage_inside_a_video_is_an_error(model: HiLAMModel) -> None:
 def test_arrays_that_are_no_frames_say_why(model: HiLAMModel) -> None:
     with pytest.raises(ValueError, match=r"expected \(T, 3, H, W\) or \(T, H, W, 3\)"):
         model.extract_skills(torch.zeros(9, 16, 16, 4))
-    with pytest.raises(ValueError, match=r"float frames from 0 to 255"):
+    with pytest.raises(ValueError, match=r"float values from 0 to 255"):
         model.extract_skills(torch.linspace(0, 255, 9).view(9, 1, 1, 1).expand(9, 3, 8, 8))
     with pytest.raises(ValueError, match="check for NaN"):
         model.extract_skills(torch.full((9, 3, 8, 8), torch.nan))

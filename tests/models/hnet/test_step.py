@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import pad
 
-from hilam_hf.models.hnet import HNetModel
+from hilam_hf.models.hnet import HNetModel, SequenceLayout
 from tests.models.goldens import load_case
 from tests.models.hnet.golden_cases import hnet_cases
 from tests.models.hnet.test_golden import OUTPUT, PROBABILITY, assert_within, golden_model
@@ -123,6 +123,32 @@ def test_a_place_can_be_given_to_another_sequence(layers: dict[str, Any]) -> Non
     expected, *_ = whole(model, [second, torch.cat((other, more))])
     torch.testing.assert_close(torch.stack(rows)[:, 0], expected[:25], rtol=0, atol=2e-5)
     torch.testing.assert_close(torch.stack(rows)[:, 1], expected[50:], rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize("layers", [{}, MIXED], ids=["attention", "mixed"])
+def test_a_cache_takes_in_nothing_that_is_not_finite(layers: dict[str, Any]) -> None:
+    model = make_model(**layers)
+    cache, undisturbed = model.new_cache(2), model.new_cache(2)
+    for row in torch.randn(6, 2, 32):
+        damaged = row.clone()
+        damaged[1, 3] = torch.nan
+        with pytest.raises(ValueError, match="the cache took nothing in"):
+            model.step(damaged, cache)
+        assert torch.equal(model.step(row, cache).last_hidden_state, model.step(row, undisturbed).last_hidden_state)
+
+
+@pytest.mark.parametrize("layers", [{}, MIXED], ids=["attention", "mixed"])
+def test_a_place_is_clean_after_a_sequence_that_was_not_finite(layers: dict[str, Any]) -> None:
+    """Values inside may overflow without a fault of the input; the next sequence must not meet them."""
+    model = make_model(**layers)
+    cache = model.new_cache(1)
+    for _ in range(3):
+        with torch.no_grad():
+            model.forward_packed(torch.full((1, 32), torch.nan), SequenceLayout.dense(1, 1), cache)
+    cache.reset([0])
+    sequence = torch.randn(12, 32)
+    rows = [model.step(row[None], cache).last_hidden_state[0] for row in sequence]
+    torch.testing.assert_close(torch.stack(rows), whole(model, [sequence])[0], rtol=0, atol=2e-5)
 
 
 def test_a_step_needs_one_row_for_each_sequence() -> None:

@@ -453,10 +453,16 @@ def test_diffusers_knows_the_pipeline_once_the_package_is_imported(tmp_path: Pat
 
 def test_hilam_trains_through_the_frozen_model() -> None:
     fdm = make_model().requires_grad_(False)
-    hilam = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2, num_reconstruction_steps=4)).train()
+    hilam = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2)).train()
     latents = torch.randn(2, 8, LATENT)
     hilam.set_latent_statistics(latents.mean((0, 1)), latents.std((0, 1)))
-    output = hilam(latents, frames=torch.rand(2, 10, 3, SIZE, SIZE), forward_dynamics=fdm)
+    output = hilam(
+        latents,
+        reconstruction_steps=torch.tensor([[0, 0], [0, 6], [1, 2]]),
+        reconstruction_frames=torch.rand(3, 3, SIZE, SIZE),
+        reconstruction_targets=torch.rand(3, 3, SIZE, SIZE),
+        forward_dynamics=fdm,
+    )
     assert torch.isfinite(output.reconstruction_loss)
     output.reconstruction_loss.backward()
     assert hilam.output_proj.weight.grad.abs().sum() > 0

@@ -162,6 +162,18 @@ def test_the_latent_depends_on_depth_but_not_on_its_scale() -> None:
     torch.testing.assert_close(rescaled, latents, rtol=0, atol=1e-3)
 
 
+def test_the_published_size_starts_as_published_and_narrow_ones_from_their_fan_in() -> None:
+    """Weights of N(0, s^2) have a deviation of s, within s / sqrt(2 n) for n of them."""
+    published = tiny_idm(**STREAMS["resnet"], linear_initializer_range=UniSkillIDMConfig().linear_initializer_range)
+    for idm, expected in ((published, lambda layer: 0.02), (tiny_idm(), lambda layer: layer.in_features**-0.5)):
+        layers = [module for module in idm.blocks.modules() if isinstance(module, torch.nn.Linear)]
+        assert len(layers) > 5
+        for layer in layers:
+            tolerance = 5 / (2 * layer.weight.numel()) ** 0.5
+            assert layer.weight.std().item() == pytest.approx(expected(layer), rel=tolerance)
+            assert not layer.bias.any()
+
+
 @pytest.mark.parametrize("streams", STREAMS)
 @pytest.mark.parametrize("value", [0.0, 0.5, 1.0])
 def test_constant_frames_with_constant_depth_give_finite_latents(streams: str, value: float) -> None:
@@ -203,7 +215,10 @@ def test_the_resnet_starts_from_published_weights(tmp_path: Any) -> None:
     resnet.save_pretrained(tmp_path)
     options = {**TINY, "depth_model": None, "latent_dim": LATENT}
     idm = UniSkillIDM.from_resnet(str(tmp_path), **options)
-    assert idm.config.to_dict() == tiny_idm(**STREAMS["resnet"], initializer_range=0.0).config.to_dict()
+    assert (
+        idm.config.to_dict()
+        == tiny_idm(**STREAMS["resnet"], initializer_range=0.0, linear_initializer_range=0.02).config.to_dict()
+    )
     pixels = torch.randn(2, 3, SIZE, SIZE)
     torch.testing.assert_close(idm.backbone(pixels).last_hidden_state, resnet.resnet(pixels).last_hidden_state)
     assert all(parameter.requires_grad for parameter in idm.parameters())
@@ -241,7 +256,7 @@ def test_depth_is_only_taken_where_it_fits() -> None:
 def test_values_outside_the_range_are_refused(streams: str, value: float) -> None:
     frames = torch.rand(2, 3, SIZE, SIZE)
     frames[1, 2, 3, 4] = value
-    with pytest.raises(ValueError, match=r"frames: got values from .*expected \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"frames: got float values from .*expected \[0, 1\]"):
         tiny_idm(**STREAMS[streams]).encode(frames, frames)
 
 

@@ -15,13 +15,14 @@ from numpy.typing import NDArray
 
 from ...publishing import public_name, table_cell
 from ..hub_folder import dataset_folder
+from .segment_lengths import SegmentLengths
 
 CorpusKind = Literal["latent-actions", "latent-skills"]
 CARD_FILE = "README.md"
 CARD_KEY = "hilam"
 """Key of the card's front matter that holds the `CorpusInfo`."""
 
-_BY_STAGE = ("skill_dims", "segments")
+_BY_STAGE = ("skill_dims", "segments", "segment_lengths")
 _SIZE_CATEGORIES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 
@@ -50,6 +51,7 @@ class CorpusInfo:
         kind: "latent-actions" or "latent-skills".
         skill_dims: D_s by stage s (skill corpora).
         segments: Number of segments by stage, in the train split.
+        segment_lengths: How long they are, the fields of `SegmentLengths` by stage.
         splits: Episodes by split.
         num_episodes: Episodes in all splits.
         num_frames: Video frames in all splits.
@@ -77,6 +79,7 @@ class CorpusInfo:
     kind: CorpusKind = "latent-actions"
     skill_dims: dict[int, int] = field(default_factory=dict)
     segments: dict[int, int] = field(default_factory=dict)
+    segment_lengths: dict[int, dict[str, Any]] = field(default_factory=dict)
     splits: dict[str, int] = field(default_factory=dict)
     num_episodes: int = 0
     num_frames: int = 0
@@ -127,6 +130,12 @@ class CorpusInfo:
                 raise ValueError("CorpusInfo.codebook: expected one or more vectors of one width")
             for vector in self.codebook:
                 _check_vector(vector, len(vector), "CorpusInfo.codebook")
+
+    @property
+    def segmentation_warnings(self) -> list[str]:
+        """A sentence for each stage whose segments are mostly one step long."""
+        warnings = (SegmentLengths(**each).warning(stage) for stage, each in self.segment_lengths.items())
+        return [warning for warning in warnings if warning is not None]
 
     @property
     def vector_dim(self) -> int:
@@ -231,7 +240,8 @@ def _body(info: CorpusInfo, title: str) -> str:
     sections = [f"# {title}"]
     if info.description:
         sections.append(info.description)
-    sections += [_facts(info), _columns(info), _usage(info)]
+    warnings = [f"**Warning:** {warning}." for warning in info.segmentation_warnings]
+    sections += [_facts(info), *warnings, _columns(info), _usage(info)]
     return "\n\n".join(sections) + "\n"
 
 
@@ -257,6 +267,8 @@ def _facts(info: CorpusInfo) -> str:
         for stage, dim in info.skill_dims.items():
             count = info.segments.get(stage, 0)
             rows.append((f"Stage {stage}", f"{count} segments (train), skills of {dim} numbers"))
+            if stage in info.segment_lengths:
+                rows.append((f"Stage {stage}, lengths", _lengths(SegmentLengths(**info.segment_lengths[stage]))))
     return "\n".join(["| | |", "| --- | --- |", *(f"| {name} | {value} |" for name, value in rows)])
 
 
@@ -299,6 +311,13 @@ def _latent_action(info: CorpusInfo) -> str:
     if info.codebook is None:
         return f"{info.latent_dim} numbers"
     return f"{info.latent_dim} codes from 0 to {len(info.codebook) - 1}"
+
+
+def _lengths(lengths: SegmentLengths) -> str:
+    return (
+        f"{lengths.one_step_share:.0%} of the segments are one step long, half at most {lengths.median_length}, 90 % "
+        f"at most {lengths.length_90}; {lengths.segments_per_episode:.1f} segments an episode"
+    )
 
 
 def _named(name: str, revision: str | None, fingerprint: str | None) -> str:

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
@@ -25,6 +26,7 @@ from ...files import atomic_path, disk_errors, write_text
 from .info import CARD_FILE, CorpusInfo, dataset_card
 from .parts import MADE_FROM, PARQUET_OPTIONS, drop_stale_rows, grouped, read_part, write_part
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
+from .segment_lengths import SegmentLengthCounts
 from .shards import SHARDS, shards_fingerprint
 from .statistics import RunningStatistics
 
@@ -281,6 +283,7 @@ class _Totals:
         self.splits: Counter[str] = Counter()
         self.sources: Counter[str] = Counter()
         self.segments: Counter[int] = Counter()
+        self.segment_lengths = {stage: SegmentLengthCounts() for stage in info.skill_dims}
         self.num_frames = 0
         self.num_latents = 0
 
@@ -298,11 +301,19 @@ class _Totals:
                 self.segments[stage] += sum(
                     len(chunk.flatten()) for chunk in table.column(f"stage{stage}_skills").chunks
                 )
+                self._take_lengths(stage, table)
+
+    def _take_lengths(self, stage: int, table: pa.Table) -> None:
+        packed, sizes = (table.column(name).to_pylist() for name in (f"stage{stage}_boundaries", "num_latents"))
+        for bits, size in zip(packed, sizes, strict=True):
+            boundaries = np.unpackbits(np.frombuffer(bits, dtype=np.uint8), count=size, bitorder="little")
+            self.segment_lengths[stage].add(boundaries.astype(bool))
 
     def completed(self) -> CorpusInfo:
         return dataclasses.replace(
             self.info,
             segments=dict(self.segments),
+            segment_lengths={stage: vars(counts.summary()) for stage, counts in self.segment_lengths.items()},
             splits={split: self.splits[split] for split in SPLITS if self.splits[split]},
             num_episodes=sum(self.splits.values()),
             num_frames=self.num_frames,

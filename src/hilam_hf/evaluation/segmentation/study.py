@@ -19,6 +19,7 @@ from ...data.corpora.corpus import latent_actions_array, load_corpus
 from ...data.corpora.info import CorpusInfo
 from ...data.demonstrations.phases import latent_phases
 from ...models.hilam import HiLAMModel
+from ...models.numerics import is_constant
 from .baselines import BASELINES, Baseline, best_rate, label_segments, random_boundaries
 from .metrics import (
     Boundaries,
@@ -70,7 +71,7 @@ class StudyData:
         """A split's latents with mean 0 and variance 1 over the training episodes."""
         rows = np.concatenate(self.training.latents)
         mean, std = rows.mean(axis=0), rows.std(axis=0)
-        return [(latents - mean) / np.where(std > 0, std, 1) for latents in split.latents]
+        return [(latents - mean) / np.where(is_constant(mean, std), 1, std) for latents in split.latents]
 
     @property
     def num_labels(self) -> int:

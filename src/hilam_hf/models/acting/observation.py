@@ -48,6 +48,17 @@ class PolicyInputs:
             rows=[self.rows[row] for row in rows],
         )
 
+    def check_finite(self, rows: list[int]) -> None:
+        """Raises a ValueError where the proprioception of one of these rows is NaN or infinite."""
+        if self.agent_pos is None:
+            return
+        wrong = [row for row in rows if not bool(torch.isfinite(self.agent_pos[row]).all())]
+        if wrong:
+            raise ValueError(
+                f"'agent_pos' must be finite, got {self.agent_pos[wrong[0]].tolist()} in row {wrong[0]}; check the "
+                "robot's sensors. Nothing of this observation was taken in."
+            )
+
     def frames(self, trunk: TrunkConfig) -> dict[str, Tensor]:
         """uint8 (B, 1, 3, S, S) of each camera of `trunk`, at its image size, on the policy's device."""
         return {

@@ -75,11 +75,13 @@ class ActingMixin(ProcessorSavingMixin):
             float32 (A,) or (B, A), in the environment's units and within the range of the training actions.
 
         Raises:
-            ValueError: The policy has no actions yet, or the observation lacks something or has the wrong size.
+            ValueError: The policy has no actions yet; the observation lacks something, has the wrong size or is not
+                finite; or the prediction is not. The next good observation is acted upon as ever.
         """
         normalizer = self._action_normalizer()
         inputs = read_observation(observation, self._trunk_configs())
         rows = self._rows_to_advance(inputs.rows, active)
+        inputs.check_finite(rows)
         chunks = self._predict_chunks(inputs, [row for row in rows if self._needs_prediction(row)])
         actions = np.zeros((len(inputs.rows), self._trunk_configs()[-1].action_dim), dtype=np.float32)
         if rows:
@@ -219,6 +221,13 @@ class ActingMixin(ProcessorSavingMixin):
             filled = part + part[-1:] * (size - len(part))
             with _evaluation_mode(self):
                 chunk = self._predict_chunk(inputs.take(filled, self.device)).float().cpu()
+            if not bool(torch.isfinite(chunk).all()):
+                # Their histories hold it, too.
+                self.reset(part)
+                raise ValueError(
+                    f"The policy predicts NaN or infinite actions for rows {part}, which start anew; check its "
+                    "weights, and in half precision the size of 'agent_pos'."
+                )
             chunks.update(zip(part, chunk.split(1), strict=False))
         return chunks
 

@@ -1,11 +1,18 @@
 """Configuration of the BAKU trunk and of the policy that acts with it (Haldar et al., 2024)."""
 
 from dataclasses import field
-from typing import Literal
+from typing import Any, Literal
 
 from huggingface_hub.dataclasses import strict
 
 from ..acting.configuration_acting import ActingConfig, check_n_action_steps, require_positive
+from ..acting.language import DEFAULT_LANGUAGE_DIM, fitting_language_dim
+from ..limits import MAX_STAGES, check_limit, check_limits
+
+_SIZES = (
+    *("image_size", "vision_widths", "num_keypoints", "token_dim", "proprioception_dim", "language_dim"),
+    *("condition_dim", "hidden_size", "num_heads", "max_positions", "action_dim", "chunk_size"),
+)
 
 
 @strict
@@ -26,7 +33,8 @@ class BakuConfig(ActingConfig):
         share_camera_encoder: One vision encoder for all cameras rather than one each.
         has_vision_encoder: False for a model that is handed finished camera tokens.
         proprioception_dim: Length of `agent_pos`; None for no such token.
-        language_dim: Length of the instruction embedding; None for no such token.
+        language_dim: Length of the instruction embedding; None for no such token. Where `language_encoder` is set and
+            this is not, it is read from the encoder's configuration.
         condition_dim: Length of the extra condition vector, such as a predicted skill; None for no such token.
         hidden_size, num_layers, num_heads, max_positions, dropout: The transformer.
         history: Observations that the policy keeps while acting, the current one included.
@@ -47,7 +55,7 @@ class BakuConfig(ActingConfig):
     share_camera_encoder: bool = True
     has_vision_encoder: bool = True
     proprioception_dim: int | None = None
-    language_dim: int | None = 384
+    language_dim: int | None = DEFAULT_LANGUAGE_DIM
     condition_dim: int | None = None
     hidden_size: int = 256
     num_layers: int = 8
@@ -59,6 +67,10 @@ class BakuConfig(ActingConfig):
     chunk_size: int = 10
     use_tanh: bool = True
     action_std: float | int = 0.1
+
+    def __post_init__(self, **kwargs: Any) -> None:
+        self.language_dim = fitting_language_dim(self.language_encoder, self.language_dim)
+        super().__post_init__(**kwargs)
 
     @property
     def step_tokens(self) -> list[str]:
@@ -72,7 +84,9 @@ class BakuConfig(ActingConfig):
         return prompt + [(step, name) for step in range(num_steps) for name in self.step_tokens]
 
     def validate_sizes(self) -> None:
-        """Every size is positive, and heads and groups divide what they split."""
+        """Every size is positive and within bounds, and heads and groups divide what they split."""
+        check_limits(self, layers=("num_layers", "history"), sizes=_SIZES)
+        check_limit("vision_widths", len(self.vision_widths), MAX_STAGES)
         for name in ("image_size", "vision_groups", "num_keypoints", "token_dim", "hidden_size", "num_layers"):
             require_positive(name, getattr(self, name))
         for name in ("num_heads", "max_positions", "history", "action_dim", "chunk_size", "action_std"):

@@ -19,7 +19,7 @@ from transformers.modeling_layers import GradientCheckpointingLayer
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 from transformers.utils import ModelOutput
 
-from ...video import as_float_frames
+from ...video import as_float_frames, check_pixel_range
 from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
 from ..numerics import masked_mean
@@ -287,6 +287,7 @@ class BakuModel(BakuPreTrainedModel):
         names = list(self.config.cameras if cameras is None else cameras)
         dtype = self.action_token.dtype
         frames = torch.stack([as_float_frames(self._frames(pixels, name), dtype) for name in names], dim=2)
+        check_pixel_range(frames)
         if film_source is not None:
             film_source = film_source[:, :, None].expand(-1, -1, len(names), -1)
         if self.config.share_camera_encoder:

@@ -7,6 +7,7 @@ from huggingface_hub.dataclasses import strict
 from transformers import AutoConfig, PreTrainedConfig
 
 from ..frozen import load_frozen
+from ..limits import check_limits
 
 # Tokens in front of the patches' own, register tokens aside: the class token, and DeiT's distillation token.
 _PREFIX_TOKENS = {
@@ -133,8 +134,10 @@ class FeatureDifferenceConfig(PreTrainedConfig):
             )
 
     def validate_sizes(self) -> None:
-        """Checks that sizes are positive, and that the features have enough dimensions."""
-        for name in ("image_size", "num_channels", "latent_dim", "hidden_size", "grid_size"):
+        """Checks that sizes are positive and within bounds, and that the features have enough dimensions."""
+        names = ("image_size", "num_channels", "latent_dim", "hidden_size", "grid_size")
+        check_limits(self, sizes=names)
+        for name in names:
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more. Raise it.")
         if self.latent_dim > self.feature_dim:

@@ -23,7 +23,7 @@ from transformers import AutoModel
 from transformers import initialization as init
 from transformers.utils import ModelOutput, cached_file
 
-from ...video import as_float_frames
+from ...video import as_float_frames, check_pixel_range
 from ..frozen import FrozenNetwork, load_frozen
 from ..latent_actions.dynamics import InverseDynamicsModel, check_frames, check_pair
 from ..numerics import upcast
@@ -33,7 +33,6 @@ _ROLE, _OPTION = "image backbone", "backbone"
 # Features of equal frames differ by rounding in the backbone; variance below the square of this times theirs is none.
 _RELATIVE_NOISE = 1e-5
 # Interpolation in half precision may leave [0, 1] by this much.
-_RANGE_SLACK = 0.01
 
 
 class ImageStatistics(NamedTuple):
@@ -329,9 +328,7 @@ class FeatureDifferenceIDM(InverseDynamicsModel):
     def _checked_features(self, frames: Tensor) -> Tensor:
         frames = as_float_frames(frames.to(self.device))
         check_frames(frames, self.config.num_channels, self.config.image_size)
-        # Written so that NaN fails, too.
-        if frames.numel() and not bool(((frames >= -_RANGE_SLACK) & (frames <= 1 + _RANGE_SLACK)).all()):
-            raise ValueError("frames: got floats outside [0, 1] or NaN, expected uint8 or floats in [0, 1].")
+        check_pixel_range(frames, wait=True)
         return self.extract_features(frames)
 
     def _video_features(self, index: int, pieces: Iterable[Tensor], stride: int) -> Iterator[tuple[Tensor, Tensor]]:

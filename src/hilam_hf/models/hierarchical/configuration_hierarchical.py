@@ -7,7 +7,9 @@ from huggingface_hub.dataclasses import strict
 from transformers.configuration_utils import SubConfigSpec
 
 from ..acting.configuration_acting import ActingConfig, check_n_action_steps
+from ..acting.language import fitting_language_dim
 from ..baku.configuration_baku import BakuConfig
+from ..limits import check_limits
 
 RegressionLoss = Literal["mse", "l1", "smooth_l1"]
 
@@ -31,6 +33,7 @@ class HierarchicalPolicyConfig(ActingConfig):
         skill_loss_weight, latent_loss_weight: Their weights in pretraining.
         detach_skill: No gradient from pi^l's loss into pi^h.
         share_vision_encoder: pi^l takes pi^h's camera tokens rather than encoding the frames itself.
+        high_level_frozen: pi^h takes no part in training; see `HierarchicalPolicy.freeze_high_level`.
         fresh_modules: Modules of pi^l that pretraining did not train; kept by `prepare_for_finetuning`.
 
     Example:
@@ -59,6 +62,7 @@ class HierarchicalPolicyConfig(ActingConfig):
     latent_loss_weight: float | int = 1.0
     detach_skill: bool = True
     share_vision_encoder: bool = False
+    high_level_frozen: bool = False
     fresh_modules: list[str] = field(default_factory=list)
 
     def __post_init__(self, **kwargs: Any) -> None:
@@ -77,9 +81,12 @@ class HierarchicalPolicyConfig(ActingConfig):
         if not isinstance(self.low_config, BakuConfig):
             self.low_config = low | (self.low_config or {})
         super().__post_init__(**kwargs)
+        for trunk in (self.high_config, self.low_config):
+            trunk.language_dim = fitting_language_dim(self.language_encoder, trunk.language_dim)
 
     def validate_dimensions(self) -> None:
-        """The trunks predict and take what the dimensions say."""
+        """The trunks predict and take what the dimensions say, and these are within bounds."""
+        check_limits(self, sizes=("skill_dim", "latent_dim", "action_dim"))
         low_action_dim = self.latent_dim if self.action_dim is None else self.action_dim
         low_action_name = "latent_dim" if self.action_dim is None else "action_dim"
         for name, got, source, expected in (

@@ -27,6 +27,7 @@ _KEPT_FIELDS = (
     "latent_loss_weight",
     "detach_skill",
     "share_vision_encoder",
+    "high_level_frozen",
 )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -82,9 +83,20 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         self.latent_action_normalizer = Normalizer("latent_actions", config.latent_dim)
         self.action_normalizer = optional_normalizer("actions", config.action_dim)
         self.agent_pos_normalizer = optional_normalizer("agent_pos", self._proprioception_dim())
-        self._high_level_frozen = False
         self._init_acting()
         self.post_init()
+        if config.high_level_frozen:
+            self.freeze_high_level()
+
+    @classmethod
+    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+        """Loads a checkpoint; see `StrictLoadingMixin.from_pretrained` for the arguments."""
+        loaded = super().from_pretrained(*args, **kwargs)
+        model = loaded[0] if isinstance(loaded, tuple) else loaded
+        # Loading replaces the parameters by trainable ones.
+        if model.config.high_level_frozen:
+            model.freeze_high_level()
+        return loaded
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
@@ -230,20 +242,24 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         if self.agent_pos_normalizer is None or self.agent_pos_normalizer.size != self._proprioception_dim():
             normalizer = optional_normalizer("agent_pos", self._proprioception_dim())
             self.agent_pos_normalizer = None if normalizer is None else normalizer.to(self.device)
-        if self._high_level_frozen:
+        if config.high_level_frozen:
             self.freeze_high_level()
         self.reset()
         return fresh
 
-    def freeze_high_level(self) -> None:
-        """Takes pi^h out of training: no gradients, and no dropout even in training mode."""
-        self._high_level_frozen = True
-        self.high_level.requires_grad_(False).eval()
+    def freeze_high_level(self, frozen: bool = True) -> None:
+        """Takes pi^h out of training: no gradients, and no dropout even in training mode; kept in the checkpoint.
+
+        Args:
+            frozen: False takes pi^h back into training.
+        """
+        self.config.high_level_frozen = frozen
+        self.high_level.requires_grad_(not frozen).train(self.training and not frozen)
 
     def train(self, mode: bool = True) -> HierarchicalPolicy:
         """Training or evaluation mode; a frozen pi^h stays in evaluation mode."""
         super().train(mode)
-        if self._high_level_frozen:
+        if self.config.high_level_frozen:
             self.high_level.eval()
         return self
 
@@ -278,7 +294,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         self, pixels: Mapping[str, Tensor], language: Tensor | None, agent_pos: Tensor | None
     ) -> tuple[Tensor, Tensor | None]:
         """Normalised skills (B, T, S), and pi^h's camera tokens where pi^l can take them as they are."""
-        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._high_level_frozen):
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self.config.high_level_frozen):
             prompt, tokens = self.high_level.encode_observation(pixels, language, agent_pos)
             skills = self.high_level.decode(prompt, tokens)[0].squeeze(2)
         return skills, self._reusable_camera_tokens(tokens)

@@ -9,6 +9,7 @@ from transformers.configuration_utils import SubConfigSpec
 
 from ..hnet.configuration_hnet import HNetConfig
 from ..latent_actions.auto import register_kinds_of_other_packages
+from ..limits import check_limits
 
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"arch_layout": ["T1", ["T1", ["T2"], "T1"], "T1"], "widths": [128, 128, 128], "head_width": 32},
@@ -202,7 +203,8 @@ class HiLAMConfig(PreTrainedConfig):
             raise ValueError(f"stride: got {value}, expected a number above 0. Raise it.")
 
     def validate_sizes(self) -> None:
-        """Checks that sizes are positive and weights not negative."""
+        """Checks that sizes are positive and within bounds, and weights not negative."""
+        check_limits(self, sizes=("latent_dim", "num_codes", "codebook_size", "code_dim", "num_reconstruction_steps"))
         minima = {"latent_dim": 1, "num_codes": 1, "codebook_size": 2, "code_dim": 1, "num_reconstruction_steps": 1}
         for name, least in minima.items():
             value = getattr(self, name)

@@ -10,8 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..numerics import masked_mean, upcast
+from ..numerics import is_constant, masked_mean, upcast
 from .configuration_hilam import HiLAMConfig
+
+_FARTHEST = 1e9
+"""Standard deviations beyond which squares inside the network overflow, and a stream's state would become NaN."""
 
 
 class CodeEmbedding(nn.Embedding):
@@ -62,10 +65,11 @@ class LatentSpace(nn.Module):
 
         Args:
             mean: (D,) mean of each dimension over the training corpus.
-            std: (D,) standard deviation of each dimension, above 0.
+            std: (D,) standard deviation of each dimension. Dimensions that are constant but for rounding
+                (`numerics.is_constant`) get 1, so that they stay at zero instead of becoming noise of unit size.
 
         Raises:
-            ValueError: If shapes differ from (D,), a value is not finite, a standard deviation is not positive, or the
+            ValueError: If shapes differ from (D,), a value is not finite, a standard deviation is negative, or the
                 model's latent actions are discrete.
         """
         if self.config.is_discrete:
@@ -80,13 +84,12 @@ class LatentSpace(nn.Module):
                     f"{name}: got shape {tuple(value.shape)}, expected ({self.config.latent_dim},) finite values. "
                     "Compute it over all latent actions of the training corpus."
                 )
-        if not bool((torch.as_tensor(std) > 0).all()):
-            raise ValueError(
-                "std: got a value of 0 or less, expected positive ones. Use 1 for dimensions that never change."
-            )
+        if bool((torch.as_tensor(std) < 0).any()):
+            raise ValueError("std: got a value below 0, expected 0 or more. Compute it over the training corpus.")
         with torch.no_grad():
             self.latent_mean.copy_(torch.as_tensor(mean))
             self.latent_std.copy_(torch.as_tensor(std))
+            self.latent_std.masked_fill_(is_constant(self.latent_mean, self.latent_std), 1)
 
     def set_codebook(self, codebook: Tensor) -> None:
         """Sets the vectors that codes stand for, which the reconstruction loss needs; they are saved with the weights.
@@ -129,9 +132,12 @@ class LatentSpace(nn.Module):
             )
         self.check_latent_dtype(sequence)
         if not self.config.is_discrete:
-            if not bool(torch.isfinite(sequence).all()):
+            entering = self.standardise(sequence.to(self.latent_mean.device)).to(self.output_proj.weight.dtype)
+            # Written so that NaN fails, too.
+            if not bool((entering.abs() <= _FARTHEST).all()):
                 raise ValueError(
-                    "inputs: got NaN or infinite latent actions, expected finite values. Check the video and the IDM."
+                    "inputs: got NaN or infinite latent actions, or some too far from the training corpus to compute "
+                    "with, expected finite values. Check the video and the IDM."
                 )
             return sequence
         least, largest = torch.stack(sequence.aminmax()).tolist()

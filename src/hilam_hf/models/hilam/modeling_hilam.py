@@ -29,7 +29,7 @@ from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
 from .latents import LatentSpace
-from .losses import draw_pairs, neighbours
+from .losses import Reconstruction, check_reconstruction, neighbours, one_step_share, rows_of_steps
 from .skills import SkillExtraction
 from .streaming import SkillStream
 
@@ -47,13 +47,16 @@ class HiLAMOutput(ModelOutput):
     """Between the prediction at t and the latent action at t + 1: element-wise L1, both standardised; or, for discrete
     latent actions, the cross-entropy of a code."""
     reconstruction_loss: Tensor | None = None
-    """The forward dynamics model's loss with predicted latent actions; None without frames."""
+    """The forward dynamics model's loss with predicted latent actions; None without `reconstruction_steps`."""
     ratio_loss: Tensor | None = None
     """Sum of the stages' ratio losses."""
     ratio_losses: Tensor | None = None
     """(S,) ratio loss of each chunking stage, outermost first."""
     boundary_rates: Tensor | None = None
     """(S,) boundaries per token of each chunking stage, to be compared with 1 / N."""
+    one_step_shares: Tensor | None = None
+    """(S,) share of each chunking stage's chunks that are one of its tokens long. A stage may meet its boundary rate
+    with nothing but such chunks and very long ones."""
     dropped_boundaries: Tensor | None = None
     """(S,) boundaries beyond the backbone's `chunk_capacity`, which were merged into the chunk before them; None where
     the number of chunks is not limited."""
@@ -150,25 +153,29 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         self,
         latent_actions: Tensor,
         attention_mask: Tensor | None = None,
-        frames: Tensor | None = None,
+        reconstruction_steps: Tensor | None = None,
+        reconstruction_frames: Tensor | None = None,
+        reconstruction_targets: Tensor | None = None,
         forward_dynamics: nn.Module | ForwardDynamics | None = None,
     ) -> HiLAMOutput:
         """Predicts every next latent action and computes the losses of eq. 4.
 
         Nothing is read back from the device where the backbone has a `chunk_capacity`, or under
-        `torch.compile(model, fullgraph=True)`; frames, if any, must then lie on the model's device.
+        `torch.compile(model, fullgraph=True)`.
 
         Args:
             latent_actions: (B, T, D) z^0 in original units; or int64 codes in [0, K), which are not checked here.
             attention_mask: (B, T) bool or 0/1, True where valid, padding on the right. None: all valid.
-            frames: (B, T + k, C, H, W) floats in [0, 1], or uint8, for the reconstruction loss; row t of the latent
-                actions lies between frames t and t + k. None: no reconstruction loss.
+            reconstruction_steps: (R, 2) integers, the time steps of the reconstruction loss: a sequence b and a time t
+                with t + 1 valid, too; see `hilam_hf.data.samples.reconstruction`. None: no reconstruction loss.
+            reconstruction_frames: (R, C, H, W) floats in [0, 1], or uint8: frame I_(t+1) of each step.
+            reconstruction_targets: Frame I_(t+1+k), alike; k is the sequence's own stride.
             forward_dynamics: A frozen model with `loss(frames, latents, next_frames)`, or such a function. None: the
                 model's `fdm`.
 
         Raises:
-            ValueError: If the statistics are not set, shapes or dtypes do not fit, or frames come without forward
-                dynamics.
+            ValueError: If the statistics are not set, shapes or dtypes do not fit, or steps come without frames or
+                without forward dynamics.
         """
         layout = self._layout_of(latent_actions, attention_mask)
         self.require_latent_space()
@@ -184,8 +191,9 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         for weight, stage_loss in zip(self.config.ratio_weights, ratio_losses, strict=True):
             loss = loss + weight * stage_loss
         reconstruction = None
-        if frames is not None or forward_dynamics is not None:
-            reconstruction = self._reconstruction_loss(predictions, is_pair, layout, length, frames, forward_dynamics)
+        if reconstruction_steps is not None or forward_dynamics is not None:
+            frames = check_reconstruction(reconstruction_steps, reconstruction_frames, reconstruction_targets)
+            reconstruction = self._reconstruction_loss(predictions, layout, frames, forward_dynamics)
             loss = loss + self.config.lambda_rec * reconstruction
 
         return HiLAMOutput(
@@ -196,6 +204,9 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
             ratio_losses=self._stack_stages(ratio_losses),
             boundary_rates=self._stack_stages(
                 [masked_mean(record.routing.boundary_mask.float(), record.layout.valid_rows) for record in records]
+            ),
+            one_step_shares=self._stack_stages(
+                [one_step_share(record.routing.boundary_mask, record.layout) for record in records]
             ),
             dropped_boundaries=self._dropped_boundaries(records),
             predictions=layout.pad(self.in_original_units(predictions), length=length),
@@ -314,43 +325,23 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
     def _reconstruction_loss(
         self,
         predictions: Tensor,
-        is_pair: Tensor,
         layout: SequenceLayout,
-        length: int,
-        frames: Tensor | None,
+        drawn: Reconstruction,
         forward_dynamics: nn.Module | ForwardDynamics | None,
     ) -> Tensor:
-        """L_rec at random time steps: the FDM with ẑ_(t+1) and frame I_(t+1) against I_(t+k+1)."""
+        """L_rec at some time steps: the FDM with ẑ_(t+1) and frame I_(t+1) against I_(t+1+k)."""
         loss_function = self._forward_dynamics_loss(forward_dynamics)
-        stride = self.config.stride_at(fps=None)
-        frames = self._checked_frames(frames, (layout.batch_size, length + stride), length, stride)
-        if len(is_pair) == 0:
+        if not len(drawn.steps):
             return predictions.sum() * 0
-        drawn = draw_pairs(is_pair, self.config.num_reconstruction_steps)
-        # Without any pair the rows drawn are arbitrary ones, which must at least exist.
-        sequence = layout.sequence_ids[drawn.rows].clamp(max=layout.batch_size - 1).to(frames.device)
-        target = (layout.positions[drawn.rows] + 1).clamp(max=length - 1).to(frames.device)
-        # Frames may stay in host memory: only the drawn ones are moved.
-        current, future = (
-            torch.where(drawn.exists, as_float_frames(frames[sequence, time].to(predictions.device)), 0.0)
-            for time in (target, target + stride)
-        )
-        return loss_function(current, self.dynamics_latents(predictions[drawn.rows]), future) * drawn.exists
-
-    def _checked_frames(self, frames: Tensor | None, expected: tuple[int, int], length: int, stride: int) -> Tensor:
-        if frames is None or frames.ndim != 5 or tuple(frames.shape[:2]) != expected:
-            got = "none" if frames is None else f"shape {tuple(frames.shape)}"
-            raise ValueError(
-                f"frames: got {got}, expected ({expected[0]}, {expected[1]}, C, H, W), the T + k frames of {length} "
-                f"latent actions with stride k = {stride}. Pass the frames of the same clips, padded alike."
-            )
-        return frames
+        latents = self.dynamics_latents(predictions[rows_of_steps(layout, drawn.steps)])
+        frames, targets = (as_float_frames(each.to(predictions.device)) for each in (drawn.frames, drawn.targets))
+        return loss_function(frames, latents, targets)
 
     def _forward_dynamics_loss(self, forward_dynamics: nn.Module | ForwardDynamics | None) -> ForwardDynamics:
         chosen = self.fdm if forward_dynamics is None else forward_dynamics
         if chosen is None:
             raise ValueError(
-                "forward_dynamics: got frames but no forward dynamics model, expected one. Pass "
+                "forward_dynamics: got reconstruction_steps but no forward dynamics model, expected one. Pass "
                 "forward_dynamics=..., or build the model with fdm_config."
             )
         if isinstance(chosen, nn.Module) and any(parameter.requires_grad for parameter in chosen.parameters()):

@@ -104,7 +104,8 @@ class SkillStream:
             The step, or None for each of the first k frames, whose partners are still to come.
 
         Raises:
-            ValueError: If a shape, dtype or value does not fit, or frames come to a model without an IDM.
+            ValueError: If a shape, dtype or value does not fit, or frames come to a model without an IDM. Nothing is
+                then taken in, and the stream goes on with the next good input.
         """
         rows = self._batched(torch.as_tensor(inputs))
         latents = rows if rows.ndim == 2 else self._encode(rows)
@@ -139,6 +140,10 @@ class SkillStream:
         frames = prepare_frames(frames, *self.model.frame_format)
         features = idm.extract_features(as_float_frames(frames.to(idm.device), idm.dtype))
         is_full = len(self._features) == self._features.maxlen
+        if not bool(torch.isfinite(features).all()):
+            raise ValueError(
+                "inputs: the features of these frames are NaN or infinite. Check the IDM and its precision."
+            )
         latents = idm.encode_features(self._features[0], features) if is_full else None
         self._features.append(features)
         return latents

@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ...video import VideoReader, decode_batch, frame_rate, resize_frames
+from ...video import VideoReader, check_pixel_range, decode_batch, frame_rate, resize_frames
 from ...video.timestamps import uneven
 
 if TYPE_CHECKING:
@@ -115,8 +115,10 @@ def prepare_frames(frames: Tensor, size: int | None, num_channels: int = 3) -> T
         ValueError: If the shape, the dtype or a value is another.
     """
     frames = _channels_first(frames, num_channels)
+    if not (frames.is_floating_point() or frames.dtype == torch.uint8):
+        raise ValueError(f"inputs: got frames of {frames.dtype}, expected uint8, or floats in [0, 1]. Convert them.")
     if frames.dtype != torch.uint8:
-        _check_floats(frames)
+        check_pixel_range(frames, wait=True)
     return frames if size is None else resize_frames(frames, size)
 
 
@@ -134,15 +136,3 @@ def _channels_first(frames: Tensor, num_channels: int) -> Tensor:
         f"inputs: got frames of shape {tuple(frames.shape)}, expected (T, {num_channels}, H, W) or "
         f"(T, H, W, {num_channels}). Reorder or convert them."
     )
-
-
-def _check_floats(frames: Tensor) -> None:
-    if not frames.is_floating_point():
-        raise ValueError(f"inputs: got frames of {frames.dtype}, expected uint8, or floats in [0, 1]. Convert them.")
-    least, largest = torch.stack(frames.aminmax()).tolist()
-    # Written so that NaN fails, too; the slack is for interpolation done in half precision.
-    if not (least >= -1e-2 and largest <= 1 + 1e-2):
-        raise ValueError(
-            f"inputs: got float frames from {least:g} to {largest:g}, expected values in [0, 1]. Divide 8-bit values "
-            "by 255, and check for NaN."
-        )

@@ -64,9 +64,7 @@ class StackCache:
         self.lengths[indices] = 0
         self.slot_positions[indices] = -1
         for layer in self.layers:
-            if isinstance(layer, Mamba2State):
-                layer.conv[indices] = 0
-                layer.ssm[indices] = 0
+            layer.reset(indices)
 
 
 @dataclass(frozen=True)
@@ -167,6 +165,12 @@ class KeyValueCache:
         keys[plan.stored_ids, plan.stored_slots] = key[plan.stored_rows]
         values[plan.stored_ids, plan.stored_slots] = value[plan.stored_rows]
         return mixed
+
+    def reset(self, indices: Tensor) -> None:
+        """Forgets the sequences with these numbers; a masked key counts for nothing only where it is finite."""
+        for states in (self._keys, self._values):
+            if states is not None:
+                states[indices] = 0
 
 
 def with_slots(states: Tensor | None, new: Tensor, plan: CachedAttentionPlan) -> Tensor:

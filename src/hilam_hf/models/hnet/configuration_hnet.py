@@ -8,6 +8,7 @@ import torch
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ..limits import check_limits
 from .layout import StageLayout, parse_layout
 
 _SSM_CFG = {"d_state": 128, "d_conv": 4, "expand": 2, "headdim": 64, "chunk_size": 256, "ngroups": 1}
@@ -178,6 +179,11 @@ class HNetConfig(PreTrainedConfig):
                     f"{name}: got {len(values)} entries ({values}), expected {depth}, one for each stage of "
                     f"arch_layout {self.arch_layout}. Add or remove entries."
                 )
+
+    def validate_limits(self) -> None:
+        """Checks that no size is beyond all bounds."""
+        check_limits(self, sizes=("d_model", "d_intermediate", "num_heads"))
+        check_limits(self.ssm_cfg, sizes=self.ssm_cfg)
 
     def validate_widths(self) -> None:
         """Checks widths, heads, rotary channels and windows stage by stage."""

@@ -6,6 +6,8 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+from ..limits import MAX_LAYERS, MAX_STAGES, check_limit
+
 _STACK = re.compile(r"(?:[tTmM]\d+)+")
 _GROUP = re.compile(r"([tTmM])(\d+)")
 
@@ -56,26 +58,29 @@ def parse_stack(text: str) -> tuple[LayerSpec, ...]:
     groups = [(letter, int(count)) for letter, count in _GROUP.findall(text)]
     if any(count == 0 for _, count in groups):
         raise ValueError(f"arch_layout: got a count of 0 in the stack {text!r}, expected counts of 1 or more. Drop it.")
+    check_limit("arch_layout", sum(count for _, count in groups), MAX_LAYERS)
     return tuple(LayerSpec(letter.lower(), letter.isupper()) for letter, count in groups for _ in range(count))
 
 
-def parse_layout(arch_layout: Any) -> tuple[StageLayout, ...]:
+def parse_layout(arch_layout: Any, *, depth: int = 1) -> tuple[StageLayout, ...]:
     """Reads a nested layout such as `["T2", ["T1", ["T4"], "T1"], "T2"]`, outermost stage first.
 
     Args:
         arch_layout: `[encoder, inner layout, decoder]`, or `[stack]` for the innermost stage.
+        depth: Which stage it is, from 1.
 
     Returns:
         One `StageLayout` a stage; only the last one is innermost.
 
     Raises:
-        ValueError: If a level has another form, or a stack cannot be read.
+        ValueError: If a level has another form, a stack cannot be read, or there are too many layers or stages.
     """
+    check_limit("stages of arch_layout", depth, MAX_STAGES)
     match arch_layout:
         case [stack] if not isinstance(stack, (list, tuple)):
             return (StageLayout((parse_stack(stack),)),)
         case [encoder, [*inner], decoder]:
-            return (StageLayout((parse_stack(encoder), parse_stack(decoder))), *parse_layout(inner))
+            return (StageLayout((parse_stack(encoder), parse_stack(decoder))), *parse_layout(inner, depth=depth + 1))
     raise ValueError(
         f"arch_layout: got the level {arch_layout!r}, expected [encoder, inner level, decoder] or [stack]. "
         'An example with two chunking stages is ["T2", ["T1", ["T4"], "T1"], "T2"].'

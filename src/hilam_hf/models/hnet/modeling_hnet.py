@@ -395,6 +395,9 @@ class HNetModel(_Level, HNetPreTrainedModel):
         Returns:
             The output (B, D), equal to the row that the whole sequence would have, and packed records. An inner stage
             has rows only for the sequences that start a chunk in the stage outside it; its `cu_seqlens` tell which.
+
+        Raises:
+            ValueError: If the shape does not fit, or values in the CPU's memory are not finite.
         """
         batch = len(hidden_states)
         expected = (len(cache.previous.exists) if cache.previous is not None else batch, self.config.d_model[0])
@@ -402,6 +405,12 @@ class HNetModel(_Level, HNetPreTrainedModel):
             raise ValueError(
                 f"hidden_states: got shape {tuple(hidden_states.shape)}, expected {expected}, one row for each "
                 "sequence of the cache. Make the cache with new_cache(batch_size)."
+            )
+        # An accelerator is not waited for; `HiLAMModel.stream` looks at its inputs anyway.
+        if hidden_states.device.type == "cpu" and not bool(torch.isfinite(hidden_states).all()):
+            raise ValueError(
+                "hidden_states: got NaN or infinite values, which the cache would keep, expected finite ones. Check "
+                "the input; the cache took nothing in."
             )
         return self.forward_packed(hidden_states, SequenceLayout.dense(batch, 1, hidden_states.device), cache)
 

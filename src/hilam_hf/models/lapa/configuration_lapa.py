@@ -6,6 +6,8 @@ from typing import Any, NamedTuple
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ..limits import check_limits
+
 _PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {
         "image_size": 64,
@@ -119,6 +121,7 @@ class LapaConfig(PreTrainedConfig):
 
     def validate_geometry(self) -> None:
         """Checks that there is something of everything, that patches fill the frame, and that the codes fit in."""
+        check_limits(self, layers=("num_spatial_layers", "num_temporal_layers"), sizes=set(_LEAST))
         for name, least in _LEAST.items():
             if getattr(self, name) < least:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected {least} or more. Raise it.")

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from ...video import check_pixel_range
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
 from ..numerics import upcast
 from .configuration_lapa import LapaConfig
@@ -205,6 +206,7 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
         """
         predictions = self._predict(frames, latents)
         check_pair(frames, next_frames)
+        check_pixel_range(next_frames)
         return F.mse_loss(upcast(predictions), upcast(next_frames))
 
     def forward(self, frames: Tensor, next_frames: Tensor, noise: Tensor | None = None) -> LapaOutput:

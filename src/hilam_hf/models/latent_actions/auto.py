@@ -12,6 +12,7 @@ from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAuto
 from ...fingerprint import weights_fingerprint
 from ...plugins import LATENT_ACTION_KINDS
 from ..loading import without_code
+from ..model_files import naming_damaged_files
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .kinds import LatentActionKind, get_latent_action_kind
 from .partners import check_same_idm, idm_fingerprint
@@ -21,10 +22,11 @@ class _AutoDynamicsModel(_BaseAutoModelClass):
     """An Auto class that also knows the kinds of other packages."""
 
     @classmethod
-    def from_pretrained(cls, *args: Any, **kwargs: Any) -> Any:
+    def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         register_kinds_of_other_packages()
-        with without_code(args[0] if args else kwargs.get("pretrained_model_name_or_path")):
-            return super().from_pretrained(*args, **{**kwargs, "trust_remote_code": False})
+        name = pretrained_model_name_or_path
+        with naming_damaged_files(name, kwargs), without_code(name):
+            return super().from_pretrained(name, *model_args, **{**kwargs, "trust_remote_code": False})
 
     @classmethod
     def from_config(cls, config: Any, **kwargs: Any) -> Any:

@@ -3,6 +3,8 @@
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
+from ..limits import check_limits
+
 
 @strict
 class RegressionFDMConfig(PreTrainedConfig):
@@ -25,6 +27,10 @@ class RegressionFDMConfig(PreTrainedConfig):
     hidden_size: int = 64
     num_blocks: int = 2
     latent_dim: int = 64
+
+    def validate_limits(self) -> None:
+        """Checks that no size is beyond all bounds."""
+        check_limits(self, layers=["num_blocks"], sizes=("image_size", "num_channels", "hidden_size", "latent_dim"))
 
     def validate_cells(self) -> None:
         if self.patch_size <= 0 or self.image_size % (2 * self.patch_size):

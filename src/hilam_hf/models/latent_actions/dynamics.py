@@ -16,6 +16,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ...video import check_pixel_range
 from ..loading import StrictLoadingMixin
 from ..processing import SquareImageProcessorPil
 from ..saving import ProcessorSavingMixin
@@ -200,7 +201,10 @@ class ForwardDynamicsModel(DynamicsModel):
 
 
 def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:
-    """Raises a ValueError unless `frames` are float (B, num_channels, image_size, image_size)."""
+    """Raises a ValueError unless `frames` are float (B, num_channels, image_size, image_size) in [0, 1].
+
+    Values are looked at in the CPU's memory only, as a training step must not wait for an accelerator.
+    """
     if not frames.is_floating_point():
         raise ValueError(
             f"frames must be floats in [0, 1], got {frames.dtype}; "
@@ -212,6 +216,7 @@ def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:
             f"frames must have shape (B, {num_channels}, {image_size}, {image_size}), got {tuple(frames.shape)}; "
             "resize them with the model's processor"
         )
+    check_pixel_range(frames)
 
 
 def check_pair(frames: Tensor, next_frames: Tensor) -> None:

@@ -13,9 +13,9 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
-from ...video.pixels import MAX_LEVEL
+from ...video.pixels import MAX_LEVEL, check_pixel_range
 from .configuration_regression_fdm import RegressionFDMConfig
-from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames
+from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
 MIN_CHANGE = (0.1 / MAX_LEVEL) ** 2
@@ -143,6 +143,8 @@ class RegressionFDM(ForwardDynamicsModel):
 
         loss = None
         if next_frames is not None:
+            check_pair(frames, next_frames)
+            check_pixel_range(next_frames)
             change = F.mse_loss(next_frames, frames)
             loss = F.mse_loss(predictions, next_frames) / (change + MIN_CHANGE)
         return RegressionFDMOutput(loss=loss, predictions=predictions)

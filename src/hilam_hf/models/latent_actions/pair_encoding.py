@@ -14,7 +14,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from ...video import as_float_frames
+from ...video import as_float_frames, check_pixel_range
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +161,9 @@ class PairEncoder:
     def _as_input(self, frames: Tensor) -> Tensor:
         # Bytes travel to the device, where they become floats: a quarter of the transfer.
         device = self.idm.device
+        if frames.is_floating_point() and device.type != "cpu":
+            # The model looks at what lies in the CPU's memory only.
+            check_pixel_range(frames)
         frames = frames.to(device, non_blocking=device.type == "cuda")
         return as_float_frames(frames, self.idm.dtype)
 

@@ -8,6 +8,8 @@ from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig, ResNetConfig
 from transformers.configuration_utils import SubConfigSpec
 
+from ..limits import check_limits
+
 DEPTH_MODEL = "depth-anything/Depth-Anything-V2-Small-hf"
 """Hub id of the depth network with which UniSkill is trained."""
 
@@ -26,6 +28,7 @@ _IDM_PRESETS: dict[str, dict[str, Any]] = {
         "depth_model": None,
         "hidden_size": 128,
         "num_hidden_layers": 4,
+        "linear_initializer_range": None,
     },
     "light": {
         "image_size": 64,
@@ -34,6 +37,7 @@ _IDM_PRESETS: dict[str, dict[str, Any]] = {
         "depth_model": None,
         "hidden_size": 128,
         "num_hidden_layers": 4,
+        "linear_initializer_range": None,
         "initializer_range": 0.02,
     },
 }
@@ -95,7 +99,9 @@ class UniSkillIDMConfig(PreTrainedConfig):
         mlp_ratio: Hidden width of a block's MLP as a multiple of `hidden_size`.
         latent_dim: Width of the latent action (UniSkill's skill).
         layer_norm_eps: Epsilon of every layer norm.
-        initializer_range: Standard deviation of the initial position vectors; linear layers start at 1 / sqrt(fan-in).
+        initializer_range: Standard deviation of the initial position vectors.
+        linear_initializer_range: Standard deviation of the initial weights of linear layers. None: 1 / sqrt(fan-in), as
+            the published value would leave layers narrower than the published ones almost silent.
 
     Raises:
         StrictDataclassError: If a value has the wrong type, or the parts don't fit; the message says what was expected.
@@ -123,6 +129,7 @@ class UniSkillIDMConfig(PreTrainedConfig):
     latent_dim: int = 64
     layer_norm_eps: float = 1e-5
     initializer_range: float = 0.0
+    linear_initializer_range: float | None = 0.02
 
     def __post_init__(self, **kwargs: Any) -> None:
         if isinstance(self.backbone_config, dict):
@@ -169,7 +176,14 @@ class UniSkillIDMConfig(PreTrainedConfig):
         return self.hidden_size if self.backbone_config is None else self.backbone_config.hidden_sizes[-1]
 
     def validate_sizes(self) -> None:
-        """Every size is positive."""
+        """Every size is positive and within bounds."""
+        check_limits(
+            self,
+            layers=("num_hidden_layers", "mlp_ratio"),
+            sizes=("image_size", "num_channels", "depth_batch_size", "hidden_size", "latent_dim"),
+        )
+        if self.backbone_config is not None:
+            check_limits(self.backbone_config, layers=["depths"], sizes=("embedding_size", "hidden_sizes"))
         names = (
             "depth_batch_size",
             "hidden_size",
@@ -300,7 +314,11 @@ class UniSkillFDMConfig(PreTrainedConfig):
         return (self.vae_config.get("latent_channels", 4), side, side)
 
     def validate_parts(self) -> None:
-        """Checks that the parts say their sizes, and that these fit each other."""
+        """Checks that the parts say their sizes, and that these fit each other and are within bounds."""
+        check_limits(self, sizes=("image_size", "latent_dim", "num_inference_steps"))
+        for part in (self.unet_config, self.vae_config):
+            check_limits(part, layers=[name for name in part if "layers" in name])
+            check_limits(part, sizes=[name for name in part if "layers" not in name])
         for name, key in (("unet_config", "cross_attention_dim"), ("vae_config", "block_out_channels")):
             if key not in getattr(self, name):
                 raise ValueError(f"{name}: got no {key}, expected it. Add it, or take a checkpoint's.")

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from transformers import initialization as init
 from transformers.utils import ModelOutput
 
+from ...video import check_pixel_range
 from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
 from ..loading import check_weight_index
 from .configuration_uniskill import UniSkillFDMConfig
@@ -383,6 +384,8 @@ class UniSkillFDM(ForwardDynamicsModel):
             raise ValueError(
                 f"next_frames {tuple(next_frames.shape)} and frames {tuple(frames.shape)} must have the same shape"
             )
+        if next_frames is not None:
+            check_pixel_range(next_frames)
         if latents.shape != (len(frames), self.config.latent_dim):
             raise ValueError(
                 f"latents must have shape ({len(frames)}, {self.config.latent_dim}), got {tuple(latents.shape)}"

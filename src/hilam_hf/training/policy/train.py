@@ -12,6 +12,7 @@ from tqdm.auto import tqdm
 
 from ...data.samples.policy import PolicyDataset
 from ...models.hierarchical import HierarchicalPolicy
+from ...models.numerics import is_constant
 from ...optional import require
 from ..config import TrainingConfig
 from ..loop import TrainingResult, save_model, train
@@ -101,8 +102,8 @@ def finetune_policy(
         policy.set_statistics(agent_pos=_mean_std(agent_pos))
     language = encode_instructions(policy, dataset)
     collate = PolicyCollator(language)
+    policy.freeze_high_level(config.freeze_high_level)
     if config.freeze_high_level:
-        policy.freeze_high_level()
         collate = PolicyCollator(language, predict_skills(policy, dataset, collate))
     trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
     result = train(
@@ -146,6 +147,6 @@ def predict_skills(
 
 
 def _mean_std(values: Tensor) -> tuple[Tensor, Tensor]:
-    """Statistics of (N, D) values; a dimension that never changes gets a deviation of 1, so that it stays at zero."""
-    std = values.std(0, correction=0)
-    return values.mean(0), torch.where(std > 0, std, torch.ones_like(std))
+    """Statistics of (N, D) values; a constant dimension gets a deviation of 1, so that it is predicted like others."""
+    mean, std = values.mean(0), values.std(0, correction=0)
+    return mean, torch.where(is_constant(mean, std), 1, std)

@@ -37,6 +37,11 @@ class Mamba2State:
     ssm: Tensor
     """(B, H, P, N) the recurrent state, in float32 or wider."""
 
+    def reset(self, indices: Tensor) -> None:
+        """Forgets the sequences with these numbers."""
+        self.conv[indices] = 0
+        self.ssm[indices] = 0
+
 
 class HNetMamba2(nn.Module):
     """Mamba2 mixer: in_proj, causal convolution, selective state space recurrence, gated RMS norm, out_proj.
