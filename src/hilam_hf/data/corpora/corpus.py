@@ -18,6 +18,7 @@ import pyarrow as pa
 from datasets import Dataset, load_dataset
 from numpy.typing import NDArray
 
+from .checks import check_corpus
 from .info import CARD_FILE, CorpusInfo, CorpusKind
 from .rows import VideoColumn, to_numpy
 from .statistics import RunningStatistics
@@ -115,7 +116,7 @@ def load_corpus(
 
     Raises:
         FileNotFoundError: There is neither such a folder nor can it be a Hub id.
-        ValueError: The folder is not a corpus, or has no such split.
+        ValueError: The folder is not a corpus, has no such split, or its rows are not what its card says.
     """
     path = Path(path_or_id)
     if path.exists():
@@ -123,7 +124,10 @@ def load_corpus(
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)) or str(path_or_id).startswith("."):
         raise FileNotFoundError(f"{path_or_id}: there is no such corpus folder, and it is not a Hub id (owner/name)")
     directory = None if cache_dir is None else str(cache_dir)
-    return load_dataset(str(path_or_id), split=split, revision=revision, cache_dir=directory)
+    corpus = load_dataset(str(path_or_id), split=split, revision=revision, cache_dir=directory)
+    if path.exists():
+        check_corpus(corpus, CorpusInfo.from_card(path), f"{path}, split {split}")
+    return corpus
 
 
 def corpus_statistics(dataset: Dataset) -> CorpusStatistics:
