@@ -1,9 +1,10 @@
-"""Files written whole or not at all, and paths that stay inside the folder they are relative to."""
+"""Files written whole or not at all, JSON whose errors name the file, paths that stay inside their folder."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import ntpath
 import os
 import posixpath
@@ -68,6 +69,28 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def read_json(path: str | Path, text: str | bytes | None = None) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: The file, which errors name.
+        text: What was read from it already, such as one of its lines.
+
+    Raises:
+        ValueError: It holds no JSON object, or one that is nested too deeply.
+        OSError: There is no such file.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8") if text is None else text)
+    except RecursionError as error:
+        raise ValueError(f"{path}: its JSON is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def path_inside(root: str | Path, relative: Any, *, where: str, follow_links: bool = True) -> Path:

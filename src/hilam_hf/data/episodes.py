@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import mimetypes
 import os
 from collections import Counter
@@ -198,8 +199,8 @@ def resolve_stride(fps: float, *, frames: int | None = None, seconds: float | No
             raise ValueError(f"stride: got {frames} frames, expected at least 1")
         return frames
     assert seconds is not None
-    if not seconds > 0:
-        raise ValueError(f"stride: got {seconds} seconds, expected a number above 0")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"stride: got {seconds} seconds, expected a finite number above 0")
     return max(1, round(seconds * fps))
 
 

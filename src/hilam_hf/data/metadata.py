@@ -74,7 +74,7 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: this is not JSON ({error}): write one JSON object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise ValueError(f'{where}: expected a JSON object with "file_name", got {line.strip()[:80]}')

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ..files import read_json
 from .config import DemoConfig
 
 STATE_FILE = "demo.json"
@@ -108,12 +109,9 @@ class DemoRun:
 
 
 def _read_state(file: Path) -> dict[str, Any]:
-    try:
-        state = json.loads(file.read_text(encoding="utf-8"))
-        if not {"config", "steps"} <= state.keys():
-            raise ValueError("it lacks config or steps")
-    except (ValueError, AttributeError) as error:
-        raise ValueError(f"{file}: not the state of a demo ({error}); choose another --out") from error
+    state = read_json(file)
+    if not isinstance(state.get("steps"), dict) or "config" not in state:
+        raise ValueError(f"{file}: not the state of a demo; choose another --out")
     return state
 
 

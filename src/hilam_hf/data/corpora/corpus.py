@@ -20,6 +20,7 @@ from datasets import Dataset, load_dataset
 from numpy.typing import NDArray
 
 from ..hub_folder import dataset_folder
+from .checks import check_corpus
 from .info import CARD_FILE, CorpusInfo, CorpusKind
 from .rows import VideoColumn, to_numpy
 from .shards import SHARDS, checked_shards
@@ -133,6 +134,7 @@ def load_corpus(
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
     _check_rows(rows, info, split, name)
+    check_corpus(rows, info, f"{name}, split {split}")
     return rows
 
 

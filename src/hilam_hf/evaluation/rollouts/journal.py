@@ -43,9 +43,9 @@ class Journal:
         # As they come back from the file.
         header = json.loads(json.dumps({SCHEMA_KEY: SCHEMA_VERSION, **settings}))
         lines = _whole_lines(self.path)
-        self.finished = [EpisodeResult.from_dict(record) for record in lines[1:]]
         if lines:
             self._check(header, lines[0], resume)
+        self.finished = [self._episode(number, record) for number, record in enumerate(lines[1:], start=2)]
         with disk_errors(self.path):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
@@ -84,6 +84,14 @@ class Journal:
             raise ValueError(
                 f"{self.folder} holds results whose {JOURNAL_FILE} is gone; choose another folder, or overwrite it"
             )
+
+    def _episode(self, number: int, record: dict[str, Any]) -> EpisodeResult:
+        try:
+            return EpisodeResult.from_dict(record)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.path}, line {number}: no episode ({error}); correct the line, or overwrite the evaluation"
+            ) from error
 
     def _check(self, header: dict[str, Any], recorded: dict[str, Any], resume: bool) -> None:
         if not resume:
@@ -166,7 +174,7 @@ def _records(path: Path) -> list[Any]:
 def _record(line: bytes) -> dict[str, Any] | None:
     try:
         record = json.loads(line) if line.endswith(b"\n") else None
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return record if isinstance(record, dict) else None
 

@@ -1,0 +1,59 @@
+"""Checks of a corpus that is loaded: others wrote it, so its rows need not be what its card says."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from datasets import Dataset
+
+from .info import CorpusInfo
+from .rows import corpus_features
+
+_MAY_BE_NULL = frozenset({"source", "language", "video"})
+
+
+def check_corpus(corpus: Dataset, info: CorpusInfo, where: str) -> None:
+    """Sees that a corpus has every column, no gaps, and numbers that can be.
+
+    Args:
+        corpus: One split as it was loaded, without a selection.
+        info: What its card says.
+        where: What errors call it.
+
+    Raises:
+        ValueError: It has not; the message names the column and what is wrong.
+    """
+    if not len(corpus):
+        raise ValueError(f"{where}: has no rows")
+    for name, feature in corpus_features(info).items():
+        if name not in corpus.features:
+            raise ValueError(f"{where}: lacks the column {name}; its columns are {', '.join(corpus.features)}")
+        if name == "video":
+            # A path, or the file itself.
+            continue
+        if corpus.features[name] != feature:
+            raise ValueError(f"{where}: column {name}: got {corpus.features[name]}, expected {feature}")
+        column: pa.ChunkedArray = corpus.data.column(name)
+        if column.null_count and name not in _MAY_BE_NULL:
+            raise ValueError(f"{where}: column {name}: {column.null_count} of {len(column)} rows are null")
+        _check_numbers(column, f"{where}: column {name}", codes=_num_codes(name, info))
+
+
+def _num_codes(name: str, info: CorpusInfo) -> int | None:
+    return len(info.codebook) if name == "latent_actions" and info.codebook is not None else None
+
+
+def _check_numbers(column: pa.ChunkedArray, where: str, *, codes: int | None) -> None:
+    for chunk in column.chunks:
+        values = chunk
+        while pa.types.is_list(values.type) or pa.types.is_fixed_size_list(values.type):
+            values = values.flatten()
+        if pa.types.is_floating(values.type) and not pc.all(pc.is_finite(values), min_count=0).as_py():
+            raise ValueError(f"{where}: has NaN or infinite values")
+        if values.null_count and values is not chunk:
+            raise ValueError(f"{where}: has vectors with nulls")
+        if codes is None or not len(values):
+            continue
+        least, most = pc.min_max(values).as_py().values()
+        if least < 0 or most >= codes:
+            raise ValueError(f"{where}: codes reach from {least} to {most}, but the codebook has 0 to {codes - 1}")
