@@ -11,7 +11,7 @@ from hilam_hf.publishing import public_name, public_values, table_cell
     ("source", "told"),
     [
         *(("org/hilam", "org/hilam"), ("all-MiniLM-L6-v2", "all-MiniLM-L6-v2"), ("lam/idm", "lam/idm"), ("", "")),
-        *(("/home/ada/runs/hilam", "hilam"), ("/home/ada/runs/hilam/", "hilam"), ("../ada/runs/hilam", "hilam")),
+        *(("/disk/ada/runs/hilam", "hilam"), ("/disk/ada/runs/hilam/", "hilam"), ("../ada/runs/hilam", "hilam")),
         *(("~/runs/hilam", "hilam"), ("runs/ada/hilam", "hilam"), ("C:\\Users\\ada\\hilam", "hilam")),
     ],
 )
@@ -28,7 +28,7 @@ def test_a_folder_that_is_there_is_no_hub_id(tmp_path: Path, monkeypatch: pytest
 
 
 def test_paths_within_values_are_told_so_too() -> None:
-    values = {"videos": "/home/ada/videos", "lists": [("/home/ada/a", 3)], "rate": 0.5, "text": "a/b", "none": None}
+    values = {"videos": "/disk/ada/videos", "lists": [("/disk/ada/a", 3)], "rate": 0.5, "text": "a/b", "none": None}
     assert public_values(values) == {"videos": "videos", "lists": [["a", 3]], "rate": 0.5, "text": "a/b", "none": None}
 
 

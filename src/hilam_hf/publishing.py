@@ -23,7 +23,7 @@ def public_name(source: str | Path) -> str:
         A Hub id (or a short name) as it is; of a folder its last name.
 
     Example:
-        >>> public_name("org/hilam"), public_name("/home/ada/runs/hilam")
+        >>> public_name("org/hilam"), public_name("/disk/ada/runs/hilam")
         ('org/hilam', 'hilam')
     """
     text = str(source)

@@ -80,7 +80,7 @@ def test_every_kind_of_latent_action_model_has_a_template(kind: str) -> None:
 
 def test_a_card_tells_no_place_on_a_machine_and_holds_no_html(tmp_path: Path) -> None:
     measured = [Measurement(metric="rate", value=1, dataset="<script>x</script>", note="a | b")]
-    content = {**CONTENT, "measurements": measured, "provenance": {"options": {"videos": "/home/ada/videos"}}}
+    content = {**CONTENT, "measurements": measured, "provenance": {"options": {"videos": "/disk/ada/videos"}}}
     text = model_card(**content).text
     assert "ada" not in text and '"videos": "videos"' in text
     assert "| &lt;script&gt;x&lt;/script&gt; | rate | 1 | a \\| b |" in text and "<script>" not in text

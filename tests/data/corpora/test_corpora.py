@@ -458,7 +458,7 @@ def test_features_are_recorded_in_the_files(tmp_path: Path) -> None:
 
 
 def test_a_card_tells_no_place_on_a_machine_and_holds_no_html_of_rows(tmp_path: Path) -> None:
-    info = dataclasses.replace(INFO, model="/home/ada/runs/idm", skill_model="../ada/`<b>`/hilam", revision=None)
+    info = dataclasses.replace(INFO, model="/disk/ada/runs/idm", skill_model="../ada/`<b>`/hilam", revision=None)
     rows = [{**skill_row(0), "source": "<img src=x onerror=alert(1)>|\n# Title"}]
     write_skill_corpus(tmp_path / "c", rows, info=info)
     text = (tmp_path / "c" / "README.md").read_text()

@@ -297,5 +297,5 @@ def test_half_precision_models_are_measured(episodes: list[Episode]) -> None:
 
 
 def test_the_report_does_not_say_where_model_and_videos_lay(episodes) -> None:
-    report = lam_report(BrightnessIDM(), None, episodes, OPTIONS, model_name="/home/ada/lam", videos="/home/ada/videos")
+    report = lam_report(BrightnessIDM(), None, episodes, OPTIONS, model_name="/disk/ada/lam", videos="/disk/ada/videos")
     assert (report.provenance["model"]["name"], report.provenance["videos"]) == ("lam", "videos")

@@ -42,8 +42,12 @@ class ImageStatistics(NamedTuple):
     std: tuple[float, ...] = (0.229, 0.224, 0.225)
 
     @classmethod
-    def from_pretrained(cls, name_or_path: str) -> "ImageStatistics":
+    def from_pretrained(cls, name_or_path: str, *, trust_remote_code: bool = False) -> "ImageStatistics":
         """Reads the preprocessor's file of a Hub id or folder.
+
+        Args:
+            name_or_path: Hub id or folder.
+            trust_remote_code: As transformers' classes take it; numbers alone are read, whatever it is.
 
         Raises:
             OSError: If it is not known whether there is such a file, for want of a connection.
