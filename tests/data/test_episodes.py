@@ -89,6 +89,7 @@ def test_linked_folders_are_followed_once_and_hidden_ones_are_not(tmp_path: Path
     (root / "linked").symlink_to(elsewhere)
     (root / "again").symlink_to(root / "here")
     (root / "here" / "loop").symlink_to(root)
+    (root / "itself.mp4").symlink_to(root / "itself.mp4")
     assert [episode.id for episode in scan(root).episodes] == ["here/one", "linked/two"]
     write_metadata(root, {"file_name": ".trash/two.mp4"})
     assert "but hidden: names that begin with a dot are not read" in scan(root).rejected[0].reason
