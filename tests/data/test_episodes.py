@@ -121,6 +121,7 @@ def test_metadata_of_other_programs(tmp_path: Path, make_video: MakeVideo, name:
         ("metadata.csv", b"file_name,language\na.mp4,x,y\n", r"line 2: expected 2 cells"),
         ("metadata.csv", b"file_name,fps\na.mp4,fast\n", r"line 2: fps: got 'fast', expected frames a second"),
         ("metadata.jsonl", b'{"file_name": "a.mp4", "language": "\\ud83d"}', r"line 1: holds \\ud83d, which is half"),
+        ("metadata.jsonl", b'{"file_name": "a.mp4", "deep": ' + b"[" * 200_000, r"line 1: this is not JSON"),
         ("metadata.jsonl", b'{"file_name": "a.mp4", "tags": ["\\udc00"]}', r"line 1: holds \\udc00, which is half"),
     ],
 )
