@@ -136,7 +136,8 @@ def walk_files(root: str | Path) -> Iterator[Path]:
         with os.scandir(folder) as entries:
             visible = sorted((entry for entry in entries if not is_hidden(entry.name)), key=lambda entry: entry.name)
         for entry in visible:
-            if not entry.is_dir():
+            # Unlike an entry's own method, it takes a link to itself for no folder instead of failing.
+            if not os.path.isdir(entry.path):
                 yield Path(entry.path)
             else:
                 (links if entry.is_symlink() else folders).append(Path(entry.path))

@@ -89,6 +89,7 @@ def test_linked_folders_are_followed_once_and_hidden_ones_are_not(tmp_path: Path
     (root / "linked").symlink_to(elsewhere)
     (root / "again").symlink_to(root / "here")
     (root / "here" / "loop").symlink_to(root)
+    (root / "itself.mp4").symlink_to(root / "itself.mp4")
     assert [episode.id for episode in scan(root).episodes] == ["here/one", "linked/two"]
     write_metadata(root, {"file_name": ".trash/two.mp4"})
     assert "but hidden: names that begin with a dot are not read" in scan(root).rejected[0].reason
@@ -120,6 +121,7 @@ def test_metadata_of_other_programs(tmp_path: Path, make_video: MakeVideo, name:
         ("metadata.csv", b"file_name,language\na.mp4,x,y\n", r"line 2: expected 2 cells"),
         ("metadata.csv", b"file_name,fps\na.mp4,fast\n", r"line 2: fps: got 'fast', expected frames a second"),
         ("metadata.jsonl", b'{"file_name": "a.mp4", "language": "\\ud83d"}', r"line 1: holds \\ud83d, which is half"),
+        ("metadata.jsonl", b'{"file_name": "a.mp4", "deep": ' + b"[" * 200_000, r"line 1: this is not JSON"),
         ("metadata.jsonl", b'{"file_name": "a.mp4", "tags": ["\\udc00"]}', r"line 1: holds \\udc00, which is half"),
     ],
 )

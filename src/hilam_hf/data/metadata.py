@@ -74,6 +74,8 @@ def _json_rows(file: Path) -> Iterator[tuple[str, dict[str, Any]]]:
 def _parsed(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
+        # Its escapes may hold half characters, anywhere in it.
+        check_text(where, json.dumps(row, ensure_ascii=False))
     except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: this is not JSON ({error}): write one JSON object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
@@ -107,7 +109,6 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
     for key in ("language", "source"):
         if not isinstance(row.get(key), str | None):
             raise ValueError(f"{where}: {key}: got {row[key]!r}, expected a string")
-    check_text(where, json.dumps(row, ensure_ascii=False))
     fps = row.get("fps")
     if fps is not None and (
         isinstance(fps, bool) or not isinstance(fps, int | float) or not (math.isfinite(fps) and fps > 0)

@@ -75,6 +75,28 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
     assert policy.acting_spec.cameras == ("agentview", "robot0_eye_in_hand")
 
 
+def test_actions_of_another_convention_are_converted(policies: Path, tmp_path: Path) -> None:
+    """Actions ten times too large, and a gripper of 0 to 1."""
+    actions = np.linspace(-9, 9, 28).reshape(4, 7)
+    actions[:, 6] = [1, 1, 0, 0]
+    with LiberoHdf5Writer(tmp_path / "recording") as writer:
+        writer.add(demonstration(4, 0, actions=actions, metadata={}))
+    with pytest.raises(ValueError, match=r"from -1 to 1: got x from -9 .* action_scale \(--action-scale\)"):
+        finetune_on_demonstrations(
+            str(policies / "agentview"), tmp_path / "recording", OPTIONS, output_dir=tmp_path / "out"
+        )
+    finetune_on_demonstrations(
+        str(policies / "agentview"),
+        tmp_path / "recording",
+        OPTIONS,
+        output_dir=tmp_path / "out",
+        gripper="one_opens",
+        action_scale=0.1,
+    )
+    told = HierarchicalPolicy.from_pretrained(tmp_path / "out/policy").config.training_data
+    assert (told["gripper"], told["action_scale"]) == ("one_opens", 0.1)
+
+
 def test_a_pretrained_camera_takes_its_new_name(policies: Path, recording: Path, tmp_path: Path) -> None:
     arguments = (str(policies / "front"), recording, OPTIONS)
     with pytest.raises(ValueError, match=r"pretrained on camera front, .* \(--rename-camera front=agentview\)"):
