@@ -18,6 +18,7 @@ import torch
 Task = Callable[[], object]
 Clock = Callable[[], float]
 STATUS = Path("/proc/self/status")
+MEASURED_AT_MOST = 3
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,10 @@ class Timing:
 
 @dataclass(frozen=True)
 class Claim:
-    """A comparison with an aim; a ratio above 1 means that ours is better."""
+    """A comparison with an aim; a ratio above 1 means that ours is better.
+
+    `spread` is that of the less steady of the two; None where nothing was timed.
+    """
 
     name: str
     ratio: float
@@ -47,10 +51,53 @@ class Claim:
     ours: float
     peer: float
     unit: str
+    spread: float | None = None
+
+    @property
+    def unsteady(self) -> bool:
+        """Whether the runs differ by more than lies between the ratio and its aim, so that they decide nothing."""
+        return self.spread is not None and is_unsteady(self.ratio, self.aim, self.spread)
 
     def json_line(self, machine: str) -> str:
         """The claim as one line of JSON."""
-        return json.dumps(asdict(self) | {"machine": machine})
+        return json.dumps(asdict(self) | {"unsteady": self.unsteady, "machine": machine})
+
+
+def is_unsteady(ratio: float, aim: float, spread: float) -> bool:
+    """Whether a spread, a fraction, is larger than the distance of a ratio to its aim."""
+    return spread > abs(ratio - aim) / aim
+
+
+def spread_cell(ratio: float, aim: float, spread: float) -> str:
+    """What a table says of the spread."""
+    return f"±{spread:.0%}" + (" unsteady" if is_unsteady(ratio, aim, spread) else "")
+
+
+def spread_of(timings: Mapping[str, Timing], names: Sequence[str]) -> float:
+    """The spread of the least steady of some tasks."""
+    return max(timings[name].spread for name in names)
+
+
+def time_until_steady(measure: Callable[[], dict[str, Timing]], ours: str, peer: str, aim: float) -> dict[str, Timing]:
+    """Times tasks up to `MEASURED_AT_MOST` times, until the spread leaves no doubt on which side of an aim they are.
+
+    Args:
+        measure: Times them once.
+        ours: Name of our task.
+        peer: Name of the one that it is compared with, on the same work.
+        aim: The ratio of the peer's time to ours that is aimed at.
+
+    Returns:
+        The first steady timings, or else those with the least spread.
+    """
+    measured: list[dict[str, Timing]] = []
+    for _ in range(MEASURED_AT_MOST):
+        timings = measure()
+        measured.append(timings)
+        ratio = timings[peer].median / timings[ours].median
+        if not is_unsteady(ratio, aim, spread_of(timings, (ours, peer))):
+            return timings
+    return min(measured, key=lambda timings: spread_of(timings, (ours, peer)))
 
 
 def interleave(

@@ -22,7 +22,18 @@ from pathlib import Path
 
 import torch
 from _extraction_models import BUILDERS, drifting_frames, write_clips
-from _measure import Claim, Task, Timing, high_water_bytes, interleave, machine, table
+from _measure import (
+    Claim,
+    Task,
+    Timing,
+    high_water_bytes,
+    interleave,
+    machine,
+    spread_cell,
+    spread_of,
+    table,
+    time_until_steady,
+)
 from transformers.utils import logging
 
 from hilam_hf.data import scan_videos
@@ -125,12 +136,14 @@ def compare_speed(run: Run) -> list[Claim]:
         batch_size = resolve_batch_size(idm, "auto")
         work = {"ours": partial(ours, run, idm, batch_size), "plain": partial(plain, run, idm, batch_size)}
         difference = largest_difference(*(task() for task in work.values()))
-        timings = run.time(dict(work))
+        timings = time_until_steady(lambda work=work: run.time(dict(work)), "ours", "plain", SPEED_AIM)
         first, second = (run.num_frames / timings[name].median for name in work)
-        spread = max(timing.spread for timing in timings.values())
+        spread = spread_of(timings, list(work))
         cells = [name, f"{idm.config.image_size}", f"{batch_size}", f"{first:,.2f}", f"{second:,.2f}"]
-        rows.append([*cells, f"**{first / second:.2f}**", f"±{spread:.0%}", f"{difference:.0e}"])
-        claims.append(Claim(f"extraction-{name}", first / second, SPEED_AIM, first, second, "frames/s"))
+        rows.append(
+            [*cells, f"**{first / second:.2f}**", spread_cell(first / second, SPEED_AIM, spread), f"{difference:.0e}"]
+        )
+        claims.append(Claim(f"extraction-{name}", first / second, SPEED_AIM, first, second, "frames/s", spread))
     print(f"{len(run.clips)} clips, {run.num_frames} frames, of which pairs compute {run.best_ratio:.2f} times as many")
     print("Frames/s (median; spread: half of the range, worst column)\n")
     print(table(["weights", "px", "batch", "ours", "pairs", "ratio", "spread", "largest difference"], rows))

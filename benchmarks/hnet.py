@@ -37,7 +37,19 @@ from _hnet_models import (
     ragged_lengths,
     streaming_model,
 )
-from _measure import Claim, Clock, Task, Timing, interleave, machine, peak_bytes, table
+from _measure import (
+    Claim,
+    Clock,
+    Task,
+    Timing,
+    interleave,
+    machine,
+    peak_bytes,
+    spread_cell,
+    spread_of,
+    table,
+    time_until_steady,
+)
 
 BATCH = 8
 QUICK_LENGTHS, FULL_LENGTHS = (64, 256, 1024), (64, 128, 256, 512, 1024, 2048, 4096)
@@ -53,6 +65,10 @@ CHUNKING_SHARE, STREAMING_RATE = 0.10, 300.0
 LINEAR_AIM = 0.9
 WINDOW, WINDOW_LENGTHS, WINDOW_TOKENS = 128, (512, 4096), 4096
 STREAM_STEPS, STREAM_PART = 5000, 500
+
+
+Rates = tuple[float, float, float]
+"""Tokens a second of ours and of the peer, and the spread."""
 
 
 @dataclass(frozen=True)
@@ -98,11 +114,17 @@ class Run:
         with self.precision:
             return interleave(tasks, self.repetitions, self.device, warmup, self.clock)
 
+    def time_steadily(self, tasks: dict[str, Task], aim: float) -> dict[str, Timing]:
+        """Times tasks, of which the first is ours and the second the peer's, again while they decide nothing."""
+        ours, peer = list(tasks)[:2]
+        return time_until_steady(lambda: self.time(tasks), ours, peer, aim)
+
 
 def compare_equal_lengths(run: Run) -> list[Claim]:
     """Training step and inference at equal lengths, ours against HiLAM and plain layers."""
     rows: dict[str, list[list[str]]] = {"train_step": [], "infer": []}
-    rates: dict[str, list[tuple[float, float]]] = {"train_step": [], "infer": []}
+    rates: dict[str, list[Rates]] = {"train_step": [], "infer": []}
+    aim = EQUAL_AIM[run.device.type]
     for length in run.lengths:
         torch.compiler.reset()
         batch = equal_batch(run.setting, BATCH, length, run.device)
@@ -112,10 +134,11 @@ def compare_equal_lengths(run: Run) -> list[Claim]:
         # Per operation, so that the rounding of the number of layers does not count.
         flops_ratio = our_flops(run.setting, length) / isotropic_flops(run.setting, layers, length)
         for mode, found in rates.items():
-            timings = run.time({item.name: partial(getattr(item, mode), batch) for item in contenders})
+            tasks: dict[str, Task] = {item.name: partial(getattr(item, mode), batch) for item in contenders}
+            timings = run.time_steadily(tasks, aim)
             first, second, equal, plain = (batch.num_tokens / timings[item.name].median for item in contenders)
-            found.append((first, second))
-            spread = max(timing.spread for timing in timings.values())
+            spread = spread_of(timings, [item.name for item in contenders[:2]])
+            found.append((first, second, spread))
             cells = [
                 length,
                 f"{first:,.0f}",
@@ -123,22 +146,22 @@ def compare_equal_lengths(run: Run) -> list[Claim]:
                 f"**{first / second:.2f}**",
                 f"{equal / flops_ratio:,.0f}",
             ]
-            cells += [f"{first * flops_ratio / equal:.2f}", f"{plain:,.0f}", f"±{spread:.0%}"]
+            cells += [f"{first * flops_ratio / equal:.2f}", f"{plain:,.0f}", spread_cell(first / second, aim, spread)]
             rows[mode].append([str(cell) for cell in cells])
     header = ["T", "ours", "HiLAM", "ratio", "plain layers, equal FLOPs", "ours / it", f"{PLAIN_LAYERS} plain layers"]
     for mode, title in (("train_step", "Training step"), ("infer", "Inference")):
         print(f"{title}, B {BATCH}, equal lengths, tokens/s (median; spread: half of the range, worst column)\n")
         print(table([*header, "spread"], rows[mode]))
     return [
-        worst_of("hnet-training", rates["train_step"], EQUAL_AIM[run.device.type]),
-        worst_of("hnet-inference", rates["infer"], EQUAL_AIM[run.device.type]),
+        worst_of("hnet-training", rates["train_step"], aim),
+        worst_of("hnet-inference", rates["infer"], aim),
     ]
 
 
-def worst_of(name: str, rates: list[tuple[float, float]], aim: float) -> Claim:
-    """The claim at the length where ours compares worst; `rates` are tokens a second of ours and the peer."""
-    first, second = min(rates, key=lambda pair: pair[0] / pair[1])
-    return Claim(name, first / second, aim, first, second, "tokens/s")
+def worst_of(name: str, rates: list[Rates], aim: float) -> Claim:
+    """The claim at the length where ours compares worst."""
+    first, second, spread = min(rates, key=lambda rate: rate[0] / rate[1])
+    return Claim(name, first / second, aim, first, second, "tokens/s", spread)
 
 
 def check_rates(run: Run, contenders: list[Contender], batch: Batch) -> None:
@@ -153,21 +176,21 @@ def check_rates(run: Run, contenders: list[Contender], batch: Batch) -> None:
 
 def compare_ragged(run: Run) -> list[Claim]:
     """Training step and inference on ragged batches, with the lengths of real clips and with uniform ones."""
-    claims, rows = [], []
+    claims, rows, aim = [], [], RAGGED_AIM[run.device.type]
     for name, quantiles in LENGTH_QUANTILES.items():
         lengths = ragged_lengths(RAGGED_BATCHES, BATCH, quantiles)
         tokens, padded = sum(map(sum, lengths)), sum(BATCH * max(item) for item in lengths)
         for mode, (first, second, spread) in time_ragged(run, lengths).items():
             cells = [name, mode, f"{tokens / padded:.0%}", f"{first:,.0f}", f"{second:,.0f}"]
-            rows.append([*cells, f"**{first / second:.2f}**", f"±{spread:.0%}"])
-            aim = RAGGED_AIM[run.device.type]
-            claims.append(Claim(f"hnet-ragged-{name}-{mode}", first / second, aim, first, second, "valid tokens/s"))
+            ratio = first / second
+            rows.append([*cells, f"**{ratio:.2f}**", spread_cell(ratio, aim, spread)])
+            claims.append(Claim(f"hnet-ragged-{name}-{mode}", ratio, aim, first, second, "valid tokens/s", spread))
     print(f"Ragged batches: {RAGGED_BATCHES} of B {BATCH} with each kind of lengths, seed 0. Valid tokens/s\n")
     print(table(["lengths", "", "valid of padded", "ours", "HiLAM, padded", "ratio", "spread"], rows))
     return claims
 
 
-def time_ragged(run: Run, lengths: list[list[int]]) -> dict[str, tuple[float, float, float]]:
+def time_ragged(run: Run, lengths: list[list[int]]) -> dict[str, Rates]:
     """Valid tokens a second of ours and the peer, and the spread. The peer takes no mask: it gets padded batches."""
     torch.compiler.reset()
     # One graph for all batches needs one shape.
@@ -184,9 +207,10 @@ def time_ragged(run: Run, lengths: list[list[int]]) -> dict[str, tuple[float, fl
 
     found = {}
     for mode, title in (("train_step", "training"), ("infer", "inference")):
-        timings = run.time({item.name: partial(on_all, getattr(item, mode), given) for item, given in work})
+        tasks: dict[str, Task] = {item.name: partial(on_all, getattr(item, mode), given) for item, given in work}
+        timings = run.time_steadily(tasks, RAGGED_AIM[run.device.type])
         first, second = (tokens / timings[item.name].median for item in contenders)
-        found[title] = first, second, max(timing.spread for timing in timings.values())
+        found[title] = first, second, spread_of(timings, list(tasks))
     return found
 
 
@@ -202,10 +226,10 @@ def compare_chunkers(run: Run) -> list[Claim]:
             "peer": peer_chunker(run.setting, batch, states),
             "step": partial(run.ours().train_step, batch),
         }
-        timings = run.time(tasks)
+        timings = run.time_steadily(tasks, 1.0)
         first, second, step = (timings[name].median for name in tasks)
         shares.append(first / step)
-        rates.append((batch.num_tokens / first, batch.num_tokens / second))
+        rates.append((batch.num_tokens / first, batch.num_tokens / second, spread_of(timings, ("ours", "peer"))))
         cells = [f"{length}", f"{1000 * first:.1f}", f"{1000 * second:.1f}", f"**{second / first:.2f}**"]
         rows.append([*cells, f"{first / step:.1%}"])
     print(f"Chunking alone (routing, chunk, dechunk, forward and backward), B {BATCH}, ms\n")

@@ -1,14 +1,16 @@
-"""Writing files so that a crash or a full disk never leaves half a file under the final name."""
+"""JSON whose errors name the file, and files that a crash or a full disk never leaves half written under their name."""
 
 from __future__ import annotations
 
 import errno
 import hashlib
+import json
 import os
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 _DISK_FULL = (errno.ENOSPC, errno.EDQUOT)
 
@@ -83,6 +85,28 @@ def sampled_hash(path: str | Path, *, sample: int = 1 << 20) -> str:
         file.seek(max(size - sample, file.tell()))
         digest.update(file.read(sample))
     return digest.hexdigest()
+
+
+def read_json(path: str | Path, text: str | bytes | None = None) -> dict[str, Any]:
+    """Reads a JSON object.
+
+    Args:
+        path: The file, which errors name.
+        text: What was read from it already, such as one of its lines.
+
+    Raises:
+        ValueError: It holds no JSON object, or one that is nested too deeply.
+        OSError: There is no such file.
+    """
+    try:
+        value = json.loads(Path(path).read_text(encoding="utf-8") if text is None else text)
+    except RecursionError as error:
+        raise ValueError(f"{path}: its JSON is nested too deeply") from error
+    except ValueError as error:
+        raise ValueError(f"{path}: no JSON ({error})") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path}: expected a JSON object, got {type(value).__name__}")
+    return value
 
 
 def _flush_to_disk(path: Path) -> None:

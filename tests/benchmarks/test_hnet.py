@@ -188,7 +188,7 @@ def test_what_the_parent_process_holds_does_not_count(measure: ModuleType) -> No
 
 
 def test_json_line_holds_the_fields_of_a_claim(measure: ModuleType) -> None:
-    line = measure.Claim("x", 2.0, 1.5, 10.0, 20.0, "ms").json_line("some machine")
+    line = measure.Claim("x", 2.0, 1.5, 10.0, 20.0, "ms", 0.2).json_line("some machine")
     assert "\n" not in line
     assert json.loads(line) == {
         "name": "x",
@@ -197,8 +197,33 @@ def test_json_line_holds_the_fields_of_a_claim(measure: ModuleType) -> None:
         "ours": 10.0,
         "peer": 20.0,
         "unit": "ms",
+        "spread": 0.2,
+        "unsteady": False,
         "machine": "some machine",
     }
+
+
+def test_a_spread_larger_than_the_distance_to_the_aim_is_unsteady(measure: ModuleType) -> None:
+    # The aim of 1.5 is a third of itself away from 2.
+    for spread, unsteady in ((None, False), (0.3, False), (0.4, True), (4.31, True)):
+        claim = measure.Claim("x", 2.0, 1.5, 10.0, 20.0, "ms", spread)
+        assert claim.unsteady == unsteady == json.loads(claim.json_line("m"))["unsteady"]
+    assert (measure.spread_cell(2.0, 1.5, 0.3), measure.spread_cell(0.2, 1.0, 4.31)) == ("±30%", "±431% unsteady")
+
+
+def test_what_decides_nothing_is_measured_again_a_bounded_number_of_times(measure: ModuleType) -> None:
+    def timings(*seconds: float) -> dict[str, object]:
+        return {"ours": measure.Timing(seconds), "peer": measure.Timing((2.0, 2.0, 2.0))}
+
+    loud, louder, quiet = timings(1.0, 1.0, 9.0), timings(1.0, 1.0, 30.0), timings(1.0, 1.0, 1.1)
+    for runs, kept, number in (
+        ([quiet], quiet, 1),
+        ([loud, quiet], quiet, 2),
+        ([louder, loud, louder, quiet], loud, measure.MEASURED_AT_MOST),
+    ):
+        left = list(runs)
+        found = measure.time_until_steady(lambda left=left: left.pop(0), "ours", "peer", aim=1.5)
+        assert found is kept and len(runs) - len(left) == number
 
 
 def test_table_is_markdown(measure: ModuleType) -> None:
@@ -206,8 +231,8 @@ def test_table_is_markdown(measure: ModuleType) -> None:
 
 
 def test_the_worst_length_counts(script: ModuleType) -> None:
-    claim = script.worst_of("x", [(3.0, 1.0), (4.0, 8.0), (2.0, 2.0)], 1.0)
-    assert (claim.ratio, claim.ours, claim.peer) == (0.5, 4.0, 8.0)
+    claim = script.worst_of("x", [(3.0, 1.0, 0.1), (4.0, 8.0, 0.2), (2.0, 2.0, 0.3)], 1.0)
+    assert (claim.ratio, claim.ours, claim.peer, claim.spread) == (0.5, 4.0, 8.0, 0.2)
 
 
 def test_a_model_with_other_boundaries_is_refused(script: ModuleType, models: ModuleType, tiny: object) -> None:

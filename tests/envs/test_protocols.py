@@ -58,6 +58,30 @@ def test_changed_choices_show_in_the_name():
     assert get_protocol(changed) is changed
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("max_steps", 12, r'a mapping from suites to whole numbers of at least 1, such as \{"": 200\} for any'),
+        ("max_steps", {}, "a mapping from suites"),
+        ("max_steps", {"": 0}, "a mapping from suites"),
+        ("image_size", "128", "a whole number of at least 1"),
+        ("image_size", 0, "a whole number of at least 1"),
+        ("settle_steps", -1, "a whole number of at least 0"),
+        ("episodes_per_task", 1.5, "a whole number of at least 1"),
+        ("seed", -3, "a whole number of at least 0"),
+        ("executed_chunk_length", 0, "a whole number of at least 1, or None"),
+        ("image_transform", 180, "text"),
+        ("initial_states", "any", "one of fixed, random"),
+        ("settle_action", ("up",), "a tuple of numbers"),
+        ("cameras", "agentview", "a tuple of names"),
+        ("proprioception", 7, "text"),
+    ],
+)
+def test_a_protocol_with_a_wrong_value_is_refused_when_it_is_made(option, value, expected):
+    with pytest.raises(ValueError, match=rf"protocol openvla.*: {option}: got .*, expected {expected}"):
+        get_protocol("openvla").with_options(**{option: value})
+
+
 def test_bad_input_is_named():
     with pytest.raises(ValueError, match="a protocol has no image_height; it has"):
         get_protocol("openvla").with_options(image_height=3)

@@ -65,6 +65,42 @@ def test_nothing_that_draws_names_both_faults_and_the_remedy(no_choice: pytest.M
     assert "MUJOCO_GL" not in os.environ
 
 
+@pytest.mark.parametrize(
+    ("variable", "value", "said"),
+    [
+        (
+            "MUJOCO_EGL_DEVICE_ID",
+            "99",
+            "RuntimeError: The MUJOCO_EGL_DEVICE_ID environment variable must be ... got 99",
+        ),
+        ("PYOPENGL_PLATFORM", "osmesa", "ImportError: The PYOPENGL_PLATFORM environment variable is set to 'osmesa'"),
+    ],
+)
+def test_a_wrong_variable_is_the_cause_that_is_named(
+    no_choice: pytest.MonkeyPatch, variable: str, value: str, said: str
+) -> None:
+    # What MuJoCo's destructors say after the cause, as it was seen.
+    noise = (
+        "Exception ignored in: <function GLContext.__del__>\nAttributeError: 'GLContext' has no attribute '_context'"
+    )
+    ended = subprocess.CompletedProcess([], 1, stdout="", stderr=f"Traceback\n  File\n{said}\n{noise}\n")
+    no_choice.setattr(rendering.subprocess, "run", lambda *_, **__: ended)
+    no_choice.setattr(rendering, "probe_renderer", rendering.probe_renderer.__wrapped__)
+    no_choice.setenv(variable, value)
+    with pytest.raises(RenderingError) as raised:
+        configure_rendering("egl")
+    assert str(raised.value) == (
+        f"MuJoCo cannot draw here (egl does not draw: {said}); unset {variable}, which is '{value}', or give it another "
+        "value"
+    )
+
+
+def test_a_gpu_that_is_no_number_is_refused(no_choice: pytest.MonkeyPatch) -> None:
+    no_choice.setenv("MUJOCO_EGL_DEVICE_ID", "first")
+    with pytest.raises(RenderingError, match="MUJOCO_EGL_DEVICE_ID: got 'first', expected the number of a GPU"):
+        configure_rendering()
+
+
 def test_the_users_choice_is_kept(no_choice: pytest.MonkeyPatch) -> None:
     no_choice.setattr(rendering, "probe_renderer", drawing("egl", "osmesa"))
     no_choice.setenv("MUJOCO_GL", "OSMesa")
@@ -159,8 +195,19 @@ def test_a_backend_that_cannot_draw_says_why() -> None:
     rendering.probe_renderer.cache_clear()
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MUJOCO_EGL_DEVICE_ID", "999")
-        with pytest.raises(RenderingError, match=r"egl does not draw: .+"):
+        with pytest.raises(RenderingError, match=r"egl does not draw: .*MUJOCO_EGL_DEVICE_ID.* got 999"):
             rendering.probe_renderer("egl")
+    rendering.probe_renderer.cache_clear()
+
+
+@pytest.mark.sim
+def test_gpus_that_are_not_there_are_named(no_choice: pytest.MonkeyPatch) -> None:
+    with pytest.raises(RenderingError, match=r"render_gpus: GPU 999: egl does not draw: .* got 999.*; name GPUs that"):
+        rendering.check_render_gpus([999])
+    no_choice.setenv("MUJOCO_GL", "osmesa")
+    with pytest.raises(RenderingError, match="render_gpus: MUJOCO_GL is 'osmesa', which draws on no numbered GPU"):
+        rendering.check_render_gpus([0])
+    rendering.check_render_gpus([])
 
 
 def _draw(quality: str) -> np.ndarray:

@@ -26,6 +26,9 @@ ProtocolName = Annotated[
     ),
 ]
 
+# A range is written out: what no simulator has that many of must not fill the memory.
+_LARGEST_NUMBER = 99_999
+
 
 def choose_protocol(simulator: str | None, suite: str | None, protocol: str | None) -> EvaluationProtocol:
     """The protocol that is named, or the default one of the simulator that is.
@@ -58,6 +61,8 @@ def parse_tasks(tasks: str | None, suite: str | None) -> Sequence[str | int] | N
     """The tasks that are named: numbers of a suite, otherwise names; None where none are."""
     if tasks is None:
         return None
+    if not split(tasks):
+        raise ValueError(f"--tasks: got {tasks!r}, which names no task")
     return split(tasks) if suite is None else parse_numbers(tasks, "--tasks")
 
 
@@ -76,6 +81,8 @@ def parse_numbers(text: str, option: str) -> list[int]:
         first, separator, last = part.partition("-")
         if not first.isdecimal() or (separator and not last.isdecimal()):
             raise ValueError(f"{option}: got {part!r}, expected numbers and ranges such as 0-4,7")
+        if int(last or first) > _LARGEST_NUMBER:
+            raise ValueError(f"{option}: got {part!r}, expected numbers up to {_LARGEST_NUMBER}")
         numbers.extend(range(int(first), int(last or first) + 1))
     if not numbers:
         raise ValueError(f"{option}: got {text!r}, which names no number")

@@ -153,6 +153,11 @@ def evaluate(
         max_steps=None if max_steps is None else {"": max_steps},
         executed_chunk_length=chunk_length,
     )
+    if initial_states is not None and chosen.initial_states != "fixed":
+        raise ValueError(
+            f"--init-states: protocol {chosen.name} has no fixed initial states, it draws them by the seed; "
+            "choose --seed and --episodes"
+        )
     result = evaluation.evaluate(
         _actor(policy, device),
         choose_tasks(chosen, tasks, suite),

@@ -197,8 +197,8 @@ def resolve_stride(fps: float, *, frames: int | None = None, seconds: float | No
             raise ValueError(f"stride: got {frames} frames, expected at least 1")
         return frames
     assert seconds is not None
-    if not seconds > 0:
-        raise ValueError(f"stride: got {seconds} seconds, expected a number above 0")
+    if not 0 < seconds < math.inf:
+        raise ValueError(f"stride: got {seconds} seconds, expected a finite number above 0")
     return max(1, round(seconds * fps))
 
 
@@ -260,7 +260,7 @@ def _read_metadata(root: Path) -> dict[str, dict[str, Any]]:
 def _parse_row(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise ValueError(f"{where}: this is not JSON ({error}): write one JSON object a line") from error
     if not isinstance(row, dict) or not isinstance(row.get("file_name"), str):
         raise ValueError(f'{where}: expected a JSON object with "file_name", got {line.strip()[:80]}')

@@ -9,7 +9,9 @@ from datasets.utils.logging import disable_progress_bar as hide_datasets_progres
 from rich.console import Console
 from transformers.utils import logging as transformers_logging
 
+from ..data.episodes import scan_videos
 from ..envs.registry import get_simulator
+from ..envs.seeds import demonstration_seed
 from . import policy_steps, video_steps
 from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
@@ -32,6 +34,11 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
         ValueError: For an unknown task, a folder that holds something else, or videos that can't be used.
     """
     get_simulator(SIMULATOR).task_names(config.tasks)
+    if config.videos is None:
+        demonstration_seed(config.seed, 0)
+    else:
+        # Before the folder is made: a later step decodes them all.
+        scan_videos(config.videos, progress=False)
     # The steps show progress of their own.
     transformers_logging.disable_progress_bar()
     hide_datasets_progress()

@@ -10,6 +10,7 @@ from typing import Any
 
 from rich.console import Console
 
+from ..files import read_json
 from .config import DemoConfig
 
 STATE_FILE = "demo.json"
@@ -38,8 +39,10 @@ class DemoRun:
         if state_file.exists() and overwrite:
             shutil.rmtree(folder)
         if state_file.exists():
-            state = json.loads(state_file.read_text())
-            if state["config"] != options:
+            state = read_json(state_file)
+            if not isinstance(state.get("steps"), dict):
+                raise ValueError(f"{state_file} is no demo's; choose another --out")
+            if state.get("config") != options:
                 raise ValueError(f"{folder} holds a demo with other options; choose another --out, or pass --overwrite")
             self.steps = state["steps"]
             if self.steps:

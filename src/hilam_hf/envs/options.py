@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 
 def check_least(**options: tuple[float, float]) -> None:
     """See that numbers are large enough.
@@ -10,8 +12,8 @@ def check_least(**options: tuple[float, float]) -> None:
         options: By name, the number and the least that it may be.
 
     Raises:
-        ValueError: One is smaller, or NaN.
+        ValueError: One is smaller, infinite, or NaN.
     """
     for option, (value, least) in options.items():
-        if not value >= least:
+        if not least <= value < math.inf:
             raise ValueError(f"{option} must be at least {least}, got {value}")

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from ..video.orientation import ImageTransform
 from .seeds import evaluation_seed
 
 InitialStates = Literal["fixed", "random"]
+_CHOICES = {"initial_states": get_args(InitialStates)}
+_LEAST = {"episodes_per_task": 1, "settle_steps": 0, "image_size": 1, "seed": 0}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,9 @@ class EvaluationProtocol:
         proprioception: What `agent_pos` is made of, of the `layouts` of the simulator's robot.
         executed_chunk_length: Actions executed of each predicted chunk; None leaves it to the policy.
         seed: Seed that is used where none is given.
+
+    Raises:
+        ValueError: A value is of another type, or out of range; the message names the attribute.
     """
 
     name: str
@@ -53,6 +58,36 @@ class EvaluationProtocol:
     proprioception: str
     executed_chunk_length: int | None = None
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        for attribute in ("name", "simulator", "source", "image_transform", "proprioception"):
+            self._check(attribute, isinstance(getattr(self, attribute), str), "text")
+        for attribute, choices in _CHOICES.items():
+            self._check(attribute, getattr(self, attribute) in choices, f"one of {', '.join(choices)}")
+        for attribute, least in _LEAST.items():
+            self._check(attribute, _is_whole(getattr(self, attribute), least), f"a whole number of at least {least}")
+        length = self.executed_chunk_length
+        self._check(
+            "executed_chunk_length", length is None or _is_whole(length, 1), "a whole number of at least 1, or None"
+        )
+        steps = self.max_steps
+        self._check(
+            "max_steps",
+            isinstance(steps, Mapping) and len(steps) > 0 and all(_is_whole(value, 1) for value in steps.values()),
+            'a mapping from suites to whole numbers of at least 1, such as {"": 200} for any',
+        )
+        numbers = self.settle_action
+        self._check("settle_action", all(isinstance(number, int | float) for number in numbers), "a tuple of numbers")
+        self._check(
+            "cameras",
+            not isinstance(self.cameras, str) and all(isinstance(camera, str) for camera in self.cameras),
+            "a tuple of names",
+        )
+
+    def _check(self, attribute: str, fits: bool, expected: str) -> None:
+        if not fits:
+            got = getattr(self, attribute)
+            raise ValueError(f"protocol {self.name}: {attribute}: got {got!r}, expected {expected}")
 
     def steps_of(self, suite: str) -> int:
         """Return the steps after which an episode of a suite has failed.
@@ -85,7 +120,7 @@ class EvaluationProtocol:
             options: Attributes to change; None leaves one as it is.
 
         Raises:
-            ValueError: There is no such attribute.
+            ValueError: There is no such attribute, or a value does not fit it.
 
         Example:
             >>> get_protocol("openvla").with_options(image_size=128).name
@@ -121,6 +156,10 @@ class EpisodeSpec:
     def __str__(self) -> str:
         state = "" if self.initial_state is None else f", initial state {self.initial_state}"
         return f"{self.task}{state}, seed {self.seed}"
+
+
+def _is_whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def plan_episodes(

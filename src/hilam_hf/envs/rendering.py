@@ -25,7 +25,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from enum import Enum
@@ -46,6 +46,8 @@ INSTALL_COMMAND = "apt-get install -y libegl1 libgl1 libosmesa6"
 # Set beside MUJOCO_GL once a frame was drawn with that backend, so that worker processes need not try again.
 _PROBED_VARIABLE = "HILAM_PROBED_MUJOCO_GL"
 _PROBE_SECONDS = 120
+_GPU_VARIABLE = "MUJOCO_EGL_DEVICE_ID"
+_VARIABLES = (_GPU_VARIABLE, "PYOPENGL_PLATFORM")
 _PROBE_SCENE = """
 <mujoco>
   <worldbody>
@@ -117,6 +119,7 @@ def configure_rendering(backend: Backend = "auto") -> str:
     """
     if backend not in ("auto", *BACKENDS):
         raise ValueError(f"rendering backend must be one of auto, {', '.join(BACKENDS)}; got {backend!r}")
+    _check_gpu_variable()
     wanted = _backend_from_environment() if backend == "auto" else backend
     if wanted is None and platform.system() != "Linux":
         return _platform_default()
@@ -216,20 +219,23 @@ def renderer_provenance(quality: RenderQuality | str | None = None) -> dict[str,
 
 
 @cache
-def probe_renderer(backend: str) -> RendererProbe:
+def probe_renderer(backend: str, gpu: int | None = None) -> RendererProbe:
     """Draw one frame with a backend, in a process of its own since a broken driver can end it.
 
     Args:
         backend: `egl`, `osmesa`, `glfw` or `cgl`.
+        gpu: Number of the GPU that draws, of EGL's; None for that of `MUJOCO_EGL_DEVICE_ID`, or EGL's choice.
 
     Returns:
         What drew, and how fast. The answer is kept for this process.
 
     Raises:
-        RenderingError: It does not draw; the message holds the last line of what the process said.
+        RenderingError: It does not draw; the message holds what the process said of the cause.
     """
     command = [sys.executable, "-m", __name__]
     environment = {**os.environ, "MUJOCO_GL": backend}
+    if gpu is not None:
+        environment[_GPU_VARIABLE] = str(gpu)
     try:
         done = subprocess.run(
             command, env=environment, capture_output=True, text=True, timeout=_PROBE_SECONDS, check=False
@@ -237,9 +243,31 @@ def probe_renderer(backend: str) -> RendererProbe:
     except subprocess.TimeoutExpired as error:
         raise RenderingError(f"{backend} drew nothing in {_PROBE_SECONDS} s") from error
     if done.returncode != 0:
-        said = done.stderr.strip().splitlines() or [f"ended with status {done.returncode}"]
+        # Destructors of what was half made complain after the cause.
+        said = done.stderr.partition("Exception ignored in")[0].strip().splitlines()
+        said = said or [f"ended with status {done.returncode}"]
         raise RenderingError(f"{backend} does not draw: {said[-1].strip()}")
     return RendererProbe(**json.loads(done.stdout.strip().splitlines()[-1]))
+
+
+def check_render_gpus(gpus: Sequence[int]) -> None:
+    """See that MuJoCo draws on each of some GPUs.
+
+    Args:
+        gpus: Their numbers, as EGL counts them.
+
+    Raises:
+        RenderingError: One does not draw, or another graphics library than EGL is chosen.
+    """
+    if gpus and (backend := _backend_from_environment() or "egl") != "egl":
+        raise RenderingError(
+            f"render_gpus: MUJOCO_GL is {backend!r}, which draws on no numbered GPU; set MUJOCO_GL=egl, or name no GPU"
+        )
+    for gpu in dict.fromkeys(gpus):
+        try:
+            probe_renderer("egl", gpu)
+        except RenderingError as error:
+            raise RenderingError(f"render_gpus: GPU {gpu}: {error}; name GPUs that there are, or none") from error
 
 
 def _backend_from_environment() -> str | None:
@@ -272,10 +300,21 @@ def _first_that_draws(backends: tuple[str, ...]) -> str:
             return probe_renderer(backend).backend
         except RenderingError as error:
             failures.append(str(error))
-    raise RenderingError(
-        f"MuJoCo cannot draw here ({'; '.join(failures)}); on Debian or Ubuntu install a renderer, as root, with: "
-        f"apt-get update && {INSTALL_COMMAND}"
-    )
+    raise RenderingError(f"MuJoCo cannot draw here ({'; '.join(failures)}); {_remedy(failures)}")
+
+
+def _remedy(failures: list[str]) -> str:
+    """The variables that the failures are about, or else what to install."""
+    blamed = [name for name in _VARIABLES if name in os.environ and any(name in failure for failure in failures)]
+    if blamed:
+        return " and ".join(f"unset {name}, which is {os.environ[name]!r}, or give it another value" for name in blamed)
+    return f"on Debian or Ubuntu install a renderer, as root, with: apt-get update && {INSTALL_COMMAND}"
+
+
+def _check_gpu_variable() -> None:
+    number = os.environ.get(_GPU_VARIABLE)
+    if number and not number.isdecimal():
+        raise RenderingError(f"{_GPU_VARIABLE}: got {number!r}, expected the number of a GPU, such as 0; or unset it")
 
 
 def _draw_probe_frame() -> RendererProbe:

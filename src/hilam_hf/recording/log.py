@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ..envs.protocols import EpisodeSpec
+from ..files import read_json
 
 RECORDING_FILE = "recording.json"
 # Settings that older recordings do not tell, and what these had.
@@ -63,9 +64,12 @@ class RecordingLog:
         self.tasks: dict[str, int] = {}
         self.failures: list[dict[str, Any]] = []
         if self.path.exists():
-            self._resume(json.loads(self.path.read_text(encoding="utf-8")))
+            self._resume(read_json(self.path))
 
     def _resume(self, before: dict[str, Any]) -> None:
+        for name, kind in {"settings": dict, "tasks": dict, "failures": list}.items():
+            if not isinstance(before.get(name), kind):
+                raise ValueError(f"{self.path}: {name} is missing or of another kind; record into another folder")
         told = _UNTOLD | before["settings"]
         changed = [
             f"{option} {told.get(option)!r} -> {value!r}"

@@ -145,5 +145,6 @@ def _complete_options(simulator: Simulator, recording: Recording, options: Mappi
             f"{simulator.title}'s recordings have no {', '.join(unknown)}; they have {', '.join(recording.options)}"
         )
     complete = {**recording.options, **options}
+    check_least(**{name: (value, 0) for name, value in complete.items() if isinstance(value, int | float)})
     simulator.check_recording_options(complete)
     return complete

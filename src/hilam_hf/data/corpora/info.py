@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Mapping
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, get_args
 
 import numpy as np
+import yaml
 from huggingface_hub import DatasetCard, DatasetCardData
 from numpy.typing import NDArray
 
@@ -154,7 +158,8 @@ class CorpusInfo:
         card_file = path / CARD_FILE
         if not card_file.is_file():
             raise FileNotFoundError(f"{card_file}: there is no card here; is {folder} a corpus folder?")
-        fields = DatasetCard.load(card_file).data.to_dict().get(CARD_KEY)
+        with _card_errors(folder):
+            fields = DatasetCard.load(card_file).data.to_dict().get(CARD_KEY)
         if not isinstance(fields, Mapping):
             raise ValueError(
                 f"{folder}: its card has no {CARD_KEY!r} block, so it is not a corpus written by hilam-hf: "
@@ -170,6 +175,10 @@ class CorpusInfo:
             raise ValueError(
                 f"{where}: its card has unknown fields {', '.join(unknown)}: upgrade hilam-hf, a newer one wrote it"
             )
+        kinds = typing.get_type_hints(cls)
+        for name, value in fields.items():
+            if not isinstance(value, _plain_types(kinds[name])):
+                raise ValueError(f"{where}: its card says {name}: {value!r}, expected {kinds[name]}")
         try:
             by_stage = {key: {int(stage): n for stage, n in fields[key].items()} for key in _BY_STAGE if key in fields}
             return cls(**{**fields, **by_stage})
@@ -185,6 +194,22 @@ def _check_vector(values: Any, width: int, name: str) -> None:
     for value in values:
         if not isinstance(value, int | float) or not math.isfinite(value):
             raise ValueError(f"{name}: got {value!r} among its values, expected finite numbers")
+
+
+@contextmanager
+def _card_errors(folder: str | Path) -> Iterator[None]:
+    """Names the corpus whose card cannot be read."""
+    try:
+        yield
+    except (yaml.YAMLError, UnicodeDecodeError, IsADirectoryError) as error:
+        raise ValueError(f"{folder}: its card cannot be read ({error})") from error
+
+
+def _plain_types(hint: Any) -> tuple[type, ...]:
+    """What a value of a hint is, seen from outside: `list` of `list[float] | None`, besides `NoneType`."""
+    parts = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+    plain = [str if typing.get_origin(part) is Literal else typing.get_origin(part) or part for part in parts]
+    return (*plain, int) if float in plain else tuple(plain)
 
 
 def dataset_card(info: CorpusInfo) -> str:

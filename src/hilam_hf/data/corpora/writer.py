@@ -93,6 +93,7 @@ class CorpusWriter:
         self.shard_bytes = shard_bytes
         self._staging = self.folder / _STAGING
         self._buffers: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
+        self._made_folder = not self.folder.exists()
         _check_target(self.folder, overwrite=overwrite)
         self._start(overwrite=overwrite, resume=resume)
         self.ids = self._written_ids()
@@ -109,6 +110,15 @@ class CorpusWriter:
             # What stopped the run matters more than that its last rows could not be kept either.
             with contextlib.suppress(OSError):
                 self.flush()
+            self._leave_nothing_empty()
+
+    def _leave_nothing_empty(self) -> None:
+        """Removes what was begun without a single row, so that a mistake leaves no traces."""
+        if not any(self._parts(split) for split in SPLITS) and not (self._staging / _FORMER).exists():
+            shutil.rmtree(self._staging, ignore_errors=True)
+            if self._made_folder:
+                with contextlib.suppress(OSError):
+                    self.folder.rmdir()
 
     def has(self, episode_id: str) -> bool:
         """Whether this episode was added, in this run or in the one that is continued."""

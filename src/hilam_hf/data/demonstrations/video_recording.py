@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from ...files import atomic_path, disk_errors
+from ...files import atomic_path, disk_errors, read_json
 from ...metaworld_conventions import SAWYER
 from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from ...robots import EE_POSITIONS, RobotDescription
@@ -38,6 +38,7 @@ from .videos import VIDEOS, VideoFolderWriter, describe_video
 
 DEMONSTRATIONS = "demonstrations"
 _PART = "proprioception."
+_SINCE_ROBOTS = ("cameras", "videos", "image_transform", "robot", "metadata")
 _ALWAYS_THERE = ("id", "task", "language", "seed", "fps", "num_frames", "success", "actions")
 # Where `hilam record` tells the camera's name, which rows did not tell before.
 _RECORDING_FILE = "recording.json"
@@ -202,12 +203,16 @@ def _video_folders(cameras: Mapping[str, Any]) -> dict[str, str]:
 def _read_table(file: Path) -> pa.Table:
     try:
         table = pq.read_table(file)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowInvalid, IsADirectoryError) as error:
         raise ValueError(f"{file}: not a Parquet file ({error}): delete it and record the episode again") from error
     if missing := [name for name in _ALWAYS_THERE if name not in table.column_names]:
         raise ValueError(f"{file}: lacks the columns {', '.join(missing)}: it is no demonstration of `hilam record`")
     if len(table) != 1:
         raise ValueError(f"{file}: got {len(table)} rows, expected one: delete it and record the episode again")
+    # Where no robot is described, the row is from before its other columns were there.
+    needed = _ALWAYS_THERE if "robot" not in table.column_names else (*_ALWAYS_THERE, *_SINCE_ROBOTS)
+    if missing := [name for name in needed if name not in table.column_names or table.column(name).null_count]:
+        raise ValueError(f"{file}: lacks {', '.join(missing)}: delete it and record the episode again")
     return table
 
 
@@ -257,7 +262,11 @@ def _read_row(root: Path, file: Path) -> Demonstration:
 
 
 def _decoded(row: Mapping[str, Any]) -> dict[str, Any]:
-    return {"robot": RobotDescription.from_dict(json.loads(row["robot"])), "metadata": json.loads(row["metadata"])}
+    where = f"episode {row['id']!r}"
+    return {
+        "robot": RobotDescription.from_dict(read_json(f"{where}: robot", row["robot"])),
+        "metadata": read_json(f"{where}: metadata", row["metadata"]),
+    }
 
 
 def _described(root: Path, row: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from ...files import disk_errors
+from ...files import disk_errors, read_json
 from .results import RESULTS_FILE, SCHEMA_VERSION, TABLE_FILE, EpisodeResult
 
 JOURNAL_FILE = "episodes.jsonl"
@@ -41,9 +41,9 @@ class Journal:
         # As they come back from the file.
         header = json.loads(json.dumps({"schema_version": SCHEMA_VERSION, **settings}))
         lines = _whole_lines(self.path)
-        self.finished = [EpisodeResult.from_dict(record) for record in lines[1:]]
         if lines:
             self._check(header, lines[0], resume)
+        self.finished = [self._episode(number, record) for number, record in enumerate(lines[1:], start=2)]
         with disk_errors(self.path):
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = self.path.open("a", encoding="utf-8")
@@ -66,6 +66,14 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _episode(self, number: int, record: dict[str, Any]) -> EpisodeResult:
+        try:
+            return EpisodeResult.from_dict(record)
+        except TypeError as error:
+            raise ValueError(
+                f"{self.path}, line {number}: no episode ({error}); correct the line, or overwrite the evaluation"
+            ) from error
 
     def _check(self, header: dict[str, Any], recorded: dict[str, Any], resume: bool) -> None:
         if not resume:
@@ -124,11 +132,10 @@ def _whole_lines(path: Path) -> list[dict[str, Any]]:
         try:
             if not line.endswith(b"\n"):
                 raise ValueError("torn")
-            records.append(json.loads(line))
+            records.append(read_json(f"{path}, line {number}", line))
         except ValueError as error:
+            # Only the last line can be torn.
             if number < len(lines):
-                raise ValueError(
-                    f"{path}, line {number}: no JSON; mend the line, or overwrite the evaluation"
-                ) from error
+                raise ValueError(f"{error}; correct the line, or overwrite the evaluation") from error
             os.truncate(path, sum(map(len, lines[:-1])))
     return records

@@ -8,10 +8,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from ...files import write_text
+from ...files import read_json, write_text
 from ..statistics import SuccessRate
 
 SCHEMA_VERSION = 2
+_PARTS = {"protocol": dict, "episode_results": list, "provenance": dict}
 RESULTS_FILE, TABLE_FILE = "results.json", "results.md"
 
 FaultKind = Literal["died", "hung", "error", "not finite"]
@@ -173,22 +174,28 @@ def load_results(path: str | Path) -> dict[str, Any]:
 
     Raises:
         FileNotFoundError: There is no such file.
-        ValueError: It is no evaluation's, or of another version.
+        ValueError: It is no evaluation's, of another version, or only a part of one.
     """
     file = Path(path)
     file = file / RESULTS_FILE if file.is_dir() else file
     if not file.is_file():
         raise FileNotFoundError(f"{file}: no such file; expected the results of `hilam eval --out`")
-    try:
-        record = json.loads(file.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{file}: no JSON ({error})") from error
-    version = record.get("schema_version") if isinstance(record, dict) else None
+    record = read_json(file)
+    version = record.get("schema_version")
     if version != SCHEMA_VERSION:
         raise ValueError(
             f"{file}: expected results of an evaluation with schema_version {SCHEMA_VERSION}, got {version}; "
             f"evaluate again"
         )
+    for name, kind in _PARTS.items():
+        if not isinstance(record.get(name), kind):
+            raise ValueError(f"{file}: {name} is missing or of another kind; evaluate again")
+    keys = {"task", "initial_state", "seed", "success"}
+    for number, episode in enumerate(record["episode_results"]):
+        if not isinstance(episode, dict) or not keys <= episode.keys():
+            raise ValueError(
+                f"{file}: episode_results[{number}] lacks one of {', '.join(sorted(keys))}; evaluate again"
+            )
     return record
 
 

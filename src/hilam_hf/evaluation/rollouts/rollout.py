@@ -17,6 +17,7 @@ from ...envs.options import check_least
 from ...envs.pool import WorkerPool
 from ...envs.protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
 from ...envs.registry import get_protocol, get_simulator, simulator_names
+from ...envs.rendering import RenderQuality, check_render_gpus
 from ...video.orientation import orient_frames
 from ..provenance import PACKAGES, lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
@@ -111,13 +112,14 @@ def evaluate(
     spec = spec_of(policy)
     check_fit(policy, chosen, render=render)
     batch_size = prediction_batch_size(policy, policy_batch_size)
-    quality = quality or simulator.quality
+    quality = RenderQuality(quality or simulator.quality).value
     options: dict[str, Any] = {"protocol": chosen, "quality": quality, "render": render}
     options["extras"] = tuple(extra for extra in spec.extra_observations if extra in HOST_EXTRAS)
     options["noise"] = spec.expert_noise
     options |= simulator.host_options(assets)
     simulator.check_episodes(chosen, specs)
     simulator.prepare(drawing=render)
+    check_render_gpus(render_gpus if render else ())
     out = None if out_dir is None else Path(out_dir)
     with ExitStack() as stack:
         stack.enter_context(acting_as_evaluated(policy, chosen, batch_size))

@@ -47,8 +47,10 @@ def write_timelines_page(corpus: str, videos: str | Path, path: str | Path, *, m
         max_episodes: Episodes to show.
 
     Raises:
-        ValueError: If the corpus has no skills.
+        ValueError: If the corpus has no skills, or no episodes are to be shown.
     """
+    if max_episodes < 1:
+        raise ValueError(f"episodes: got {max_episodes}, expected at least 1")
     info = CorpusInfo.from_card(corpus)
     if not info.skill_dims:
         raise ValueError(f"{corpus} is a corpus of latent actions and has no skills; run `hilam skills` on it first")
