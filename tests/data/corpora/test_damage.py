@@ -39,11 +39,19 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         # Under a new name, as a copy to a disk would be: two changes can fall into one tick of the file system's clock.
         shard.unlink()
         shard.write_bytes(damaged)
-        with pytest.raises(ValueError, match="its data files are not those that its card speaks of"):
+        with pytest.raises(ValueError, match=r"not those that its card speaks of|whole Parquet file"):
             load_corpus(tmp_path)
     shard.unlink()
     shard.write_bytes(whole)
     assert load_corpus(tmp_path)["id"][:] == ["set/e0", "set/e1", "set/e2"]
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"PAR1 and then cut off"])
+def test_shards_that_are_no_parquet_are_named(tmp_path: Path, content: bytes) -> None:
+    shard = write(tmp_path, 0)
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet: it is not a whole .*git lfs pull"):
+        load_corpus(tmp_path)
 
 
 def test_a_corpus_rewritten_in_place_is_never_answered_from_the_cache(tmp_path: Path) -> None:
