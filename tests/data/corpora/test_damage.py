@@ -39,11 +39,19 @@ def test_every_flipped_bit_is_found(tmp_path: Path) -> None:
         # Under a new name, as a copy to a disk would be: two changes can fall into one tick of the file system's clock.
         shard.unlink()
         shard.write_bytes(damaged)
-        with pytest.raises(ValueError, match="its data files are not those that its card speaks of"):
+        with pytest.raises(ValueError, match=r"not those that its card speaks of|whole Parquet file"):
             load_corpus(tmp_path)
     shard.unlink()
     shard.write_bytes(whole)
     assert load_corpus(tmp_path)["id"][:] == ["set/e0", "set/e1", "set/e2"]
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n", b"PAR1 and then cut off"])
+def test_shards_that_are_no_parquet_are_named(tmp_path: Path, content: bytes) -> None:
+    shard = write(tmp_path, 0)
+    shard.write_bytes(content)
+    with pytest.raises(ValueError, match=r"train-00000-of-00001\.parquet: it is not a whole .*git lfs pull"):
+        load_corpus(tmp_path)
 
 
 def test_a_corpus_rewritten_in_place_is_never_answered_from_the_cache(tmp_path: Path) -> None:
@@ -95,10 +103,10 @@ def test_pages_have_checksums_and_a_damaged_part_of_a_run_is_named(tmp_path: Pat
     ("field", "value", "message"),
     [
         ("stride", 0, r"stride: got 0, expected a whole number, at least 1"),
-        ("stride", 2.5, r"stride: got 2.5, expected a whole number"),
+        ("stride", 2.5, r"says stride: 2.5, expected int"),
         ("stride_seconds", float("nan"), r"stride_seconds: got nan, expected seconds, above 0"),
         ("stride_seconds", float("inf"), r"stride_seconds: got inf"),
-        ("latent_dim", "four", r"latent_dim: got 'four'"),
+        ("latent_dim", "four", r"says latent_dim: 'four', expected"),
         ("num_latents", -1, r"num_latents: got -1, expected a whole number, at least 0"),
         ("num_episodes", 7, r"num_episodes: got 7, expected 1, the sum of splits"),
         ("splits", {"train": None}, r"splits\[train\]: got None"),
@@ -111,16 +119,16 @@ def test_pages_have_checksums_and_a_damaged_part_of_a_run_is_named(tmp_path: Pat
 def test_fields_of_a_card_are_checked_when_it_is_read(tmp_path: Path, field: str, value: object, message: str) -> None:
     write(tmp_path, 0)
     change_card(tmp_path, lambda fields: fields.update({field: value}))
-    with pytest.raises(ValueError, match=f"{tmp_path}: its card is damaged: CorpusInfo.{message}"):
+    with pytest.raises(ValueError, match=f"{tmp_path}: its card .*{message}"):
         CorpusInfo.from_card(tmp_path)
-    with pytest.raises(ValueError, match="its card is damaged"):
+    with pytest.raises(ValueError, match="its card "):
         load_corpus(tmp_path)
 
 
 def test_a_count_that_is_not_that_of_the_files_is_refused(tmp_path: Path) -> None:
     write(tmp_path, 0)
     change_card(tmp_path, lambda fields: fields.update(splits={"train": 2}, num_episodes=2))
-    with pytest.raises(ValueError, match="its split 'train' has 1 episodes, its card says 2"):
+    with pytest.raises(ValueError, match="split train: has 1 episodes, its card says 2"):
         load_corpus(tmp_path)
 
 
@@ -130,7 +138,7 @@ def test_a_rate_of_zero_is_refused_in_files_and_in_rows(tmp_path: Path) -> None:
     column = table.column_names.index("fps")
     pq.write_table(table.set_column(column, table.schema.field("fps"), pa.array([0.0])), shard)
     change_card(tmp_path, lambda fields: fields.pop("fingerprint"))
-    with pytest.raises(ValueError, match=r"episode 'set/e0': fps: got 0\.0, expected frames a second, above 0"):
+    with pytest.raises(ValueError, match=r"episode 'set/e0': fps: got 0\.0, expected a number above 0"):
         load_corpus(tmp_path)
     for fps in (0, -1, float("nan"), float("inf")):
         with pytest.raises(ValueError, match="fps: got"):

@@ -12,31 +12,46 @@ from .rows import corpus_features
 _MAY_BE_NULL = frozenset({"source", "language", "video"})
 
 
-def check_corpus(corpus: Dataset, info: CorpusInfo, where: str) -> None:
+def check_corpus(corpus: Dataset, info: CorpusInfo, split: str, name: str) -> None:
     """Sees that a corpus has every column, no gaps, and numbers that can be.
 
     Args:
         corpus: One split as it was loaded, without a selection.
         info: What its card says.
-        where: What errors call it.
+        split: Which one.
+        name: What errors call the corpus.
 
     Raises:
         ValueError: It has not; the message names the column and what is wrong.
     """
+    where = f"{name}, split {split}"
     if not len(corpus):
         raise ValueError(f"{where}: has no rows")
-    for name, feature in corpus_features(info).items():
-        if name not in corpus.features:
-            raise ValueError(f"{where}: lacks the column {name}; its columns are {', '.join(corpus.features)}")
-        if name == "video":
+    if len(corpus) != info.splits[split]:
+        raise ValueError(
+            f"{where}: has {len(corpus)} episodes, its card says {info.splits[split]}: copy or download it again"
+        )
+    for column_name, feature in corpus_features(info).items():
+        if column_name not in corpus.features:
+            raise ValueError(f"{where}: lacks the column {column_name}; its columns are {', '.join(corpus.features)}")
+        if column_name == "video":
             # A path, or the file itself.
             continue
-        if corpus.features[name] != feature:
-            raise ValueError(f"{where}: column {name}: got {corpus.features[name]}, expected {feature}")
-        column: pa.ChunkedArray = corpus.data.column(name)
-        if column.null_count and name not in _MAY_BE_NULL:
-            raise ValueError(f"{where}: column {name}: {column.null_count} of {len(column)} rows are null")
-        _check_numbers(column, f"{where}: column {name}", codes=_num_codes(name, info))
+        if corpus.features[column_name] != feature:
+            raise ValueError(f"{where}: column {column_name}: got {corpus.features[column_name]}, expected {feature}")
+        column: pa.ChunkedArray = corpus.data.column(column_name)
+        if column.null_count and column_name not in _MAY_BE_NULL:
+            raise ValueError(f"{where}: column {column_name}: {column.null_count} of {len(column)} rows are null")
+        _check_numbers(column, f"{where}: column {column_name}", codes=_num_codes(column_name, info))
+    for column_name in ("fps", "num_frames", "stride"):
+        _check_positive(corpus, column_name, where)
+
+
+def _check_positive(corpus: Dataset, name: str, where: str) -> None:
+    values = corpus.data.column(name).to_numpy()
+    if wrong := (values <= 0).nonzero()[0].tolist():
+        episode = corpus[wrong[0]]["id"]
+        raise ValueError(f"{where}: episode {episode!r}: {name}: got {values[wrong[0]]}, expected a number above 0")
 
 
 def _num_codes(name: str, info: CorpusInfo) -> int | None:

@@ -119,7 +119,7 @@ def load_corpus(
 
     Raises:
         FileNotFoundError: There is neither such a folder nor such a dataset, or data files are missing.
-        ValueError: It is not a corpus, has no such split, or its data files are damaged.
+        ValueError: It is not a corpus, has no such split, or its files or rows are not what its card says.
     """
     name = str(path_or_id)
     folder = dataset_folder(path_or_id, revision=revision, only=[CARD_FILE, SHARDS])
@@ -133,8 +133,7 @@ def load_corpus(
         split=split,
         cache_dir=None if cache_dir is None else str(cache_dir),
     )
-    _check_rows(rows, info, split, name)
-    check_corpus(rows, info, f"{name}, split {split}")
+    check_corpus(rows, info, split, name)
     return rows
 
 
@@ -297,19 +296,6 @@ def _checked_info(folder: Path, split: str, name: str) -> CorpusInfo:
     if split not in info.splits:
         raise ValueError(f"{name}: has no split {split!r}; its splits are {', '.join(info.splits)}")
     return info
-
-
-def _check_rows(rows: Dataset, info: CorpusInfo, split: str, name: str) -> None:
-    if len(rows) != info.splits[split]:
-        raise ValueError(
-            f"{name}: its split {split!r} has {len(rows)} episodes, its card says {info.splits[split]}: "
-            "copy or download the corpus again"
-        )
-    fps = rows.data.column("fps").to_numpy()
-    if wrong := np.flatnonzero(~(np.isfinite(fps) & (fps > 0))).tolist():
-        raise ValueError(
-            f"{name}: episode {rows[wrong[0]]['id']!r}: fps: got {fps[wrong[0]]}, expected frames a second, above 0"
-        )
 
 
 def _stages_of(row: Mapping[str, Any]) -> str:

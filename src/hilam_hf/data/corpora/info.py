@@ -169,8 +169,7 @@ class CorpusInfo:
         if not card_file.is_file():
             raise FileNotFoundError(f"{card_file}: there is no card here; is {folder} a corpus folder?")
         with _card_errors(folder):
-            card = DatasetCard.load(card_file)
-        fields = card.data.to_dict().get(CARD_KEY)
+            fields = DatasetCard.load(card_file).data.to_dict().get(CARD_KEY)
         if not isinstance(fields, Mapping):
             raise ValueError(
                 f"{folder}: its card has no {CARD_KEY!r} block, so it is not a corpus written by hilam-hf: "

@@ -13,6 +13,7 @@ from .info import CorpusInfo
 
 logger = logging.getLogger(__name__)
 
+_MAGIC = b"PAR1"
 SHARDS = "data/*.parquet"
 """Where the data files lie in a corpus folder."""
 
@@ -53,6 +54,8 @@ def checked_shards(folder: Path, info: CorpusInfo, split: str, name: str) -> lis
         if not shards or (total is not None and len(shards) != int(total[1])):
             there = f"{len(shards)} of {int(total[1])} data files" if total is not None else "no data files"
             raise FileNotFoundError(f"{name}: its split {each!r} has {there}: copy or download the corpus again")
+    for file in files:
+        _check_whole(file)
     if info.fingerprint is None:
         logger.warning("%s: its card has no fingerprint: whether its data files are whole cannot be checked", name)
     elif (found := shards_fingerprint(files)) != info.fingerprint:
@@ -62,3 +65,16 @@ def checked_shards(folder: Path, info: CorpusInfo, split: str, name: str) -> lis
             "again; a changed corpus is written with write_latent_action_corpus or write_skill_corpus"
         )
     return by_split[split]
+
+
+def _check_whole(file: Path) -> None:
+    """Parquet files begin and end with four known bytes; pointers of Git LFS and files that were cut off do not."""
+    with open(file, "rb") as opened:
+        first = opened.read(len(_MAGIC))
+        opened.seek(max(0, file.stat().st_size - len(_MAGIC)))
+        last = opened.read()
+    if first != _MAGIC or last != _MAGIC:
+        raise ValueError(
+            f"{file}: it is not a whole Parquet file: copy or download it again (a repository cloned without Git LFS "
+            "holds pointers; `git lfs pull` fetches the files)"
+        )
