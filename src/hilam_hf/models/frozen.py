@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from .model_files import naming_damaged_files
+
 
 def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, **options: Any) -> Any:
     """Loads a configuration, a processor or a network that is not part of the checkpoint at hand.
@@ -25,7 +27,8 @@ def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, *
         OSError: If it can't be had, in one line that names the id and says how to give a folder.
     """
     try:
-        return auto_class.from_pretrained(name_or_path, **options)
+        with naming_damaged_files(name_or_path, options):
+            return auto_class.from_pretrained(name_or_path, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]
         raise OSError(

@@ -19,6 +19,7 @@ from transformers.utils import ModelOutput
 
 from ...video import check_pixel_range
 from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
+from ..model_files import naming_damaged_files
 from .configuration_uniskill import UniSkillFDMConfig
 
 Scheduler = Any
@@ -398,9 +399,10 @@ def load_part(part_class: Any, name_or_path: str, name: str, revision: str | Non
         OSError: If there is none.
         ValueError: If weights are missing or left over.
     """
-    part, info = part_class.from_pretrained(
-        name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
-    )
+    with naming_damaged_files(name_or_path, {"subfolder": name, "revision": revision}):
+        part, info = part_class.from_pretrained(
+            name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
+        )
     problems = {kind: keys for kind, keys in info.items() if keys}
     if problems:
         raise ValueError(f"{name_or_path}/{name} does not fit its own config: {problems}; get it anew")
