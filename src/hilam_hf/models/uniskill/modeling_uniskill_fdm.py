@@ -18,7 +18,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ...video import check_pixel_range
-from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
+from ..latent_actions.dynamics import ForwardDynamicsModel, check_finite_latents, check_frames
 from ..model_files import naming_damaged_files
 from .configuration_uniskill import UniSkillFDMConfig
 
@@ -300,6 +300,7 @@ class UniSkillFDM(ForwardDynamicsModel):
             The scaled latents (B, c, h, w) after each step, for `decode_latents`.
         """
         self._check_inputs(frames, latents)
+        check_finite_latents(latents)
         if noise is None:
             device = self.device if generator is None else generator.device
             noise = torch.randn((len(frames), *self.config.latents_shape), generator=generator, device=device)
