@@ -194,6 +194,14 @@ def test_the_numbers_are_on_the_page(tmp_path, section: str, texts: list[str]):
         assert text in page.sections[section]
 
 
+def test_a_collapse_of_the_segments_is_on_the_page(tmp_path):
+    section = write(tmp_path, make_report()).sections["hilam"]
+    for text in ("segments of one step", "79 %", "23", "13.5", "segments an episode"):
+        assert text in section
+    assert section.count("Warning: ") == 1
+    assert "Warning: stage 1: 79% of the segments are one step long." in section
+
+
 def test_bars_are_as_long_as_their_numbers(tmp_path):
     page = write(tmp_path, make_report())
     styles = [attributes["style"] for attributes in page.of("i")]

@@ -101,6 +101,12 @@ class ModelTesterMixin:
             with pytest.raises(ValueError, match=r"expected \[0, 1\]"):
                 model(**{**inputs, name: inputs[name] * scale})
 
+    def test_latents_to_predict_from_are_finite(self, model: PreTrainedModel, inputs: dict[str, Any]) -> None:
+        if hasattr(model, "predict"):
+            width = getattr(model.config, "vector_dim", model.config.latent_dim)
+            with pytest.raises(ValueError, match="latents: got NaN or infinite values"):
+                model.predict(inputs["frames"], torch.full((len(inputs["frames"]), width), torch.nan))
+
     def test_auto_class_builds_it(self) -> None:
         importlib.import_module("hilam_hf.models.registration")
         assert type(self.auto_class.from_config(self.make_config())) is self.model_class

@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from .loading import check_weight_index, without_code
+from .model_files import naming_damaged_files
 
 
 def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, **options: Any) -> Any:
@@ -28,7 +29,7 @@ def load_frozen(auto_class: Any, name_or_path: str, *, role: str, option: str, *
     """
     try:
         check_weight_index(name_or_path)
-        with without_code(name_or_path):
+        with naming_damaged_files(name_or_path, options), without_code(name_or_path):
             return auto_class.from_pretrained(name_or_path, trust_remote_code=False, **options)
     except (OSError, ValueError) as error:
         reason = str(error).strip().splitlines()[0]

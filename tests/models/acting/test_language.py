@@ -109,3 +109,9 @@ def test_instructions_must_be_a_list_of_strings(instructions):
 
 def test_policies_share_an_encoder():
     assert shared_language_encoder("all-MiniLM-L6-v2") is shared_language_encoder("all-MiniLM-L6-v2")
+
+
+def test_damaged_weights_of_an_encoder_are_named_with_the_remedy(t5_folder: Path):
+    (t5_folder / "model.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 1\n")
+    with pytest.raises(OSError, match=r"model\.safetensors: it is a pointer of Git LFS .*`git lfs pull`"):
+        LanguageEncoder(str(t5_folder)).encode(["open the drawer"])

@@ -20,7 +20,13 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ...video import check_pixel_range
-from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
+from ..latent_actions.dynamics import (
+    ForwardDynamicsModel,
+    InverseDynamicsModel,
+    check_finite_latents,
+    check_frames,
+    check_pair,
+)
 from ..numerics import upcast
 from .configuration_lapa import LapaConfig
 from .layers import Attention, LapaTransformer, PositionBias, PositionConv
@@ -194,6 +200,7 @@ class LapaModel(InverseDynamicsModel, ForwardDynamicsModel):
         Raises:
             ValueError: If frames aren't floats of the model's size, or latent actions have another form.
         """
+        check_finite_latents(latents)
         return self._predict(frames, latents).clamp(0, 1)
 
     def loss(self, frames: Tensor, latents: Tensor, next_frames: Tensor) -> Tensor:

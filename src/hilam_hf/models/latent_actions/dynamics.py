@@ -225,3 +225,9 @@ def check_pair(frames: Tensor, next_frames: Tensor) -> None:
         raise ValueError(
             f"frames {tuple(frames.shape)} and next_frames {tuple(next_frames.shape)} must have the same shape"
         )
+
+
+def check_finite_latents(latents: Tensor) -> None:
+    """Raises a ValueError unless latent actions in the CPU's memory are finite; an accelerator is not waited for."""
+    if latents.device.type == "cpu" and not torch.compiler.is_compiling() and not bool(torch.isfinite(latents).all()):
+        raise ValueError("latents: got NaN or infinite values, expected finite ones. Check the model that made them.")

@@ -15,7 +15,7 @@ from transformers.utils import ModelOutput
 
 from ...video.pixels import MAX_LEVEL, check_pixel_range
 from .configuration_regression_fdm import RegressionFDMConfig
-from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_frames, check_pair
+from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_finite_latents, check_frames, check_pair
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
 MIN_CHANGE = (0.1 / MAX_LEVEL) ** 2
@@ -151,6 +151,7 @@ class RegressionFDM(ForwardDynamicsModel):
 
     def predict(self, frames: Tensor, latents: Tensor) -> Tensor:
         """Predicted frames (B, C, H, W) in [0, 1] for frames (B, C, H, W) in [0, 1] and latent actions (B, D)."""
+        check_finite_latents(latents)
         return self(frames, latents).predictions.clamp(0, 1)
 
     def loss(self, frames: Tensor, latents: Tensor, next_frames: Tensor) -> Tensor:

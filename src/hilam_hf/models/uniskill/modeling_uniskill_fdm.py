@@ -18,8 +18,9 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ...video import check_pixel_range
-from ..latent_actions.dynamics import ForwardDynamicsModel, check_frames
+from ..latent_actions.dynamics import ForwardDynamicsModel, check_finite_latents, check_frames
 from ..loading import check_weight_index
+from ..model_files import naming_damaged_files
 from .configuration_uniskill import UniSkillFDMConfig
 
 Scheduler = Any
@@ -300,6 +301,7 @@ class UniSkillFDM(ForwardDynamicsModel):
             The scaled latents (B, c, h, w) after each step, for `decode_latents`.
         """
         self._check_inputs(frames, latents)
+        check_finite_latents(latents)
         if noise is None:
             device = self.device if generator is None else generator.device
             noise = torch.randn((len(frames), *self.config.latents_shape), generator=generator, device=device)
@@ -400,9 +402,10 @@ def load_part(part_class: Any, name_or_path: str, name: str, revision: str | Non
         ValueError: If weights are missing or left over.
     """
     check_weight_index(name_or_path, name)
-    part, info = part_class.from_pretrained(
-        name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
-    )
+    with naming_damaged_files(name_or_path, {"subfolder": name, "revision": revision}):
+        part, info = part_class.from_pretrained(
+            name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
+        )
     problems = {kind: keys for kind, keys in info.items() if keys}
     if problems:
         raise ValueError(f"{name_or_path}/{name} does not fit its own config: {problems}; get it anew")
