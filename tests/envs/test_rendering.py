@@ -90,8 +90,8 @@ def test_a_wrong_variable_is_the_cause_that_is_named(
     with pytest.raises(RenderingError) as raised:
         configure_rendering("egl")
     assert str(raised.value) == (
-        f"MuJoCo cannot draw here (egl does not draw: {said}); unset {variable}, which is '{value}', or give it another "
-        "value"
+        f"MuJoCo cannot draw here (egl does not draw: {said}); unset {variable}, which is '{value}', or give it "
+        "another value"
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from .info import CorpusInfo
 from .rows import corpus_features
@@ -37,6 +39,23 @@ def check_corpus(corpus: Dataset, info: CorpusInfo, where: str) -> None:
         if column.null_count and name not in _MAY_BE_NULL:
             raise ValueError(f"{where}: column {name}: {column.null_count} of {len(column)} rows are null")
         _check_numbers(column, f"{where}: column {name}", codes=_num_codes(name, info))
+    _check_frames(corpus.data, where)
+
+
+def _check_frames(table: pa.Table, where: str) -> None:
+    """Sees that every latent action has a frame of its episode."""
+    lengths = _lengths(table, "latent_actions")
+    if not (lengths > 0).all():
+        raise ValueError(f"{where}: column latent_actions: row {int(np.argmin(lengths))} has none")
+    if (lengths != _lengths(table, "frame_indices")).any():
+        raise ValueError(f"{where}: columns latent_actions and frame_indices: expected as many of one as of the other")
+    frames = table.column("frame_indices").combine_chunks().flatten().to_numpy()
+    if (frames < 0).any() or (frames >= np.repeat(table.column("num_frames").to_numpy(), lengths)).any():
+        raise ValueError(f"{where}: column frame_indices: expected frames from 0 to num_frames - 1")
+
+
+def _lengths(table: pa.Table, column: str) -> NDArray[np.int32]:
+    return pc.list_value_length(table.column(column)).to_numpy()
 
 
 def _num_codes(name: str, info: CorpusInfo) -> int | None:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from numpy.typing import NDArray
 
 from .checks import check_corpus
@@ -124,7 +125,10 @@ def load_corpus(
     elif not re.fullmatch(r"[\w.-]+/[\w.-]+", str(path_or_id)) or str(path_or_id).startswith("."):
         raise FileNotFoundError(f"{path_or_id}: there is no such corpus folder, and it is not a Hub id (owner/name)")
     directory = None if cache_dir is None else str(cache_dir)
-    corpus = load_dataset(str(path_or_id), split=split, revision=revision, cache_dir=directory)
+    try:
+        corpus = load_dataset(str(path_or_id), split=split, revision=revision, cache_dir=directory)
+    except DatasetGenerationError as error:
+        raise ValueError(f"{path_or_id}, split {split}: cannot be read ({error.__cause__})") from error
     if path.exists():
         check_corpus(corpus, CorpusInfo.from_card(path), f"{path}, split {split}")
     return corpus

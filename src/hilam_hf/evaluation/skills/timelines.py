@@ -26,7 +26,10 @@ def draw_timeline(row: dict, stages: Sequence[int], videos: str | Path) -> Figur
 
     Raises:
         FileNotFoundError: If the video isn't there.
+        ValueError: If the row names none.
     """
+    if row["video"] is None:
+        raise ValueError(f"episode {row['id']!r} names no video in the corpus; give a corpus of `hilam skills`")
     path = Path(videos) / row["video"]
     if not path.is_file():
         raise FileNotFoundError(
