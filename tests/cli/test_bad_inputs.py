@@ -407,7 +407,7 @@ FILES = [
     Case(RANDOM.replace("{out}", "{notes}"), "episodes.jsonl", write("notes/episodes.jsonl", "[1]\n[2]\n")),
     Case(
         RANDOM.replace("{out}", "{notes}"),
-        "notes holds an evaluation",
+        "notes holds an eval",
         write("notes/episodes.jsonl", '{}\n{"task": 1}\n'),
     ),
     # Recordings and demos that are to go on.
