@@ -405,7 +405,11 @@ FILES = [
     ),
     Case(RANDOM.replace("{out}", "{notes}"), "episodes.jsonl|nested", write("notes/episodes.jsonl", f"{DEEP}\n{{}}\n")),
     Case(RANDOM.replace("{out}", "{notes}"), "episodes.jsonl", write("notes/episodes.jsonl", "[1]\n[2]\n")),
-    Case(RANDOM.replace("{out}", "{notes}"), "episodes.jsonl", write("notes/episodes.jsonl", '{}\n{"task": 1}\n')),
+    Case(
+        RANDOM.replace("{out}", "{notes}"),
+        "notes holds an eval",
+        write("notes/episodes.jsonl", '{}\n{"task": 1}\n'),
+    ),
     # Recordings and demos that are to go on.
     Case(RECORD.replace("{out}", "{recordings}"), "recording.json", write("recordings/recording.json", "{")),
     Case(RECORD.replace("{out}", "{recordings}"), "recording.json|nested", write("recordings/recording.json", DEEP)),
@@ -420,21 +424,21 @@ FILES = [
     Case(DEMO.replace("{out}", "{notes}"), "demo.json", write("notes/demo.json", "[]")),
     # Models.
     *(
-        Case(command, names, spoil, part="models")
+        Case(command, names, spoil, part=part)
         for command, names, folder in (
             (EXTRACT, "idm", "lam/idm"),
             (SKILLS, "hilam", "hilam"),
             (EVAL, "policy", "policy"),
         )
-        for spoil in (
-            truncate(f"{folder}/model.safetensors"),
-            write(f"{folder}/model.safetensors", b""),
-            write(f"{folder}/model.safetensors", LFS),
-            delete(f"{folder}/model.safetensors"),
-            nan_weights(f"{folder}/model.safetensors"),
-            write(f"{folder}/config.json", "{"),
-            write(f"{folder}/config.json", DEEP),
-            write(f"{folder}/config.json", "[]"),
+        for spoil, part in (
+            (truncate(f"{folder}/model.safetensors"), "models"),
+            (write(f"{folder}/model.safetensors", b""), "models"),
+            (write(f"{folder}/model.safetensors", LFS), "models"),
+            (delete(f"{folder}/model.safetensors"), None),
+            (nan_weights(f"{folder}/model.safetensors"), None if folder == "policy" else "models"),
+            (write(f"{folder}/config.json", "{"), None),
+            (write(f"{folder}/config.json", DEEP), "models"),
+            (write(f"{folder}/config.json", "[]"), None if folder == "lam/idm" else "models"),
         )
     ),
     Case(
@@ -460,12 +464,12 @@ def good(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 def _id(case: Case) -> str:
-    return re.sub(r"[^\w.=-]+", " ", f"{case.command} {case.names}").strip()
+    return " ".join(case.command.split()[: 2 if case.command.startswith("train ") else 1])
 
 
 def _parameters() -> list[Any]:
     marks = {case: [pytest.mark.xfail(strict=True, reason=case.part)] if case.part else [] for case in CASES}
-    return [pytest.param(case, marks=marks[case], id=f"{number}") for number, case in enumerate(CASES)]
+    return [pytest.param(case, marks=marks[case], id=f"{number} {_id(case)}") for number, case in enumerate(CASES)]
 
 
 def test_the_sweep_is_wide() -> None:

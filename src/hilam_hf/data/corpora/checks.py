@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from datasets import Dataset
+from numpy.typing import NDArray
 
 from .info import CorpusInfo
 from .rows import corpus_features
@@ -45,6 +47,7 @@ def check_corpus(corpus: Dataset, info: CorpusInfo, split: str, name: str) -> No
         _check_numbers(column, f"{where}: column {column_name}", codes=_num_codes(column_name, info))
     for column_name in ("fps", "num_frames", "stride"):
         _check_positive(corpus, column_name, where)
+    _check_frames(corpus.data, where)
 
 
 def _check_positive(corpus: Dataset, name: str, where: str) -> None:
@@ -52,6 +55,22 @@ def _check_positive(corpus: Dataset, name: str, where: str) -> None:
     if wrong := (values <= 0).nonzero()[0].tolist():
         episode = corpus[wrong[0]]["id"]
         raise ValueError(f"{where}: episode {episode!r}: {name}: got {values[wrong[0]]}, expected a number above 0")
+
+
+def _check_frames(table: pa.Table, where: str) -> None:
+    """Sees that every latent action has a frame of its episode."""
+    lengths = _lengths(table, "latent_actions")
+    if not (lengths > 0).all():
+        raise ValueError(f"{where}: column latent_actions: row {int(np.argmin(lengths))} has none")
+    if (lengths != _lengths(table, "frame_indices")).any():
+        raise ValueError(f"{where}: columns latent_actions and frame_indices: expected as many of one as of the other")
+    frames = table.column("frame_indices").combine_chunks().flatten().to_numpy()
+    if (frames < 0).any() or (frames >= np.repeat(table.column("num_frames").to_numpy(), lengths)).any():
+        raise ValueError(f"{where}: column frame_indices: expected frames from 0 to num_frames - 1")
+
+
+def _lengths(table: pa.Table, column: str) -> NDArray[np.int32]:
+    return pc.list_value_length(table.column(column)).to_numpy()
 
 
 def _num_codes(name: str, info: CorpusInfo) -> int | None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset, load_dataset
+from datasets.exceptions import DatasetGenerationError
 from numpy.typing import NDArray
 
 from ..hub_folder import dataset_folder
@@ -126,13 +127,16 @@ def load_corpus(
     info = _checked_info(folder, split, name)
     shards = checked_shards(folder, info, split, name)
     # The name becomes part of the name of the Arrow copy, so that other contents never get an older copy.
-    rows = load_dataset(
-        "parquet",
-        name=info.fingerprint,
-        data_files={split: [glob.escape(str(shard)) for shard in shards]},
-        split=split,
-        cache_dir=None if cache_dir is None else str(cache_dir),
-    )
+    try:
+        rows = load_dataset(
+            "parquet",
+            name=info.fingerprint,
+            data_files={split: [glob.escape(str(shard)) for shard in shards]},
+            split=split,
+            cache_dir=None if cache_dir is None else str(cache_dir),
+        )
+    except DatasetGenerationError as error:
+        raise ValueError(f"{name}, split {split}: cannot be read ({error.__cause__})") from error
     check_corpus(rows, info, split, name)
     return rows
 

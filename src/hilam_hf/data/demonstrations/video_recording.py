@@ -38,6 +38,7 @@ from .videos import VIDEOS, VideoFolderWriter, describe_video
 
 DEMONSTRATIONS = "demonstrations"
 _PART = "proprioception."
+_BEFORE_ROBOTS = ("agent_pos", "ee_position", "video")
 _SINCE_ROBOTS = ("cameras", "videos", "image_transform", "robot", "metadata")
 _ALWAYS_THERE = ("id", "task", "language", "seed", "fps", "num_frames", "success", "actions")
 # Where `hilam record` tells the camera's name, which rows did not tell before.
@@ -209,8 +210,7 @@ def _read_table(file: Path) -> pa.Table:
         raise ValueError(f"{file}: lacks the columns {', '.join(missing)}: it is no demonstration of `hilam record`")
     if len(table) != 1:
         raise ValueError(f"{file}: got {len(table)} rows, expected one: delete it and record the episode again")
-    # Where no robot is described, the row is from before its other columns were there.
-    needed = _ALWAYS_THERE if "robot" not in table.column_names else (*_ALWAYS_THERE, *_SINCE_ROBOTS)
+    needed = (*_ALWAYS_THERE, *(_SINCE_ROBOTS if "robot" in table.column_names else _BEFORE_ROBOTS))
     if missing := [name for name in needed if name not in table.column_names or table.column(name).null_count]:
         raise ValueError(f"{file}: lacks {', '.join(missing)}: delete it and record the episode again")
     return table

@@ -235,14 +235,19 @@ def _labelled_episode(corpus: Table, row: int, stage: int, info: CorpusInfo | No
     if columns[-1] not in corpus.column_names:
         raise ValueError(f"stage {stage}: not in the corpus; its columns are {', '.join(corpus.column_names)}")
     values = corpus.select_columns(columns)[row]
-    boundaries = unpack_boundaries(values, stage)
+    segments = np.cumsum(unpack_boundaries(values, stage)) - 1
+    skills = vectors_array(corpus, f"stage{stage}_skills", row)
+    if segments[-1] + 1 != len(skills):
+        raise ValueError(
+            f"episode {values['id']!r}: stage {stage} has {segments[-1] + 1} segments but {len(skills)} skills"
+        )
     return PolicyEpisode(
         id=values["id"],
         language=values["language"] or "",
         frame_indices=torch.tensor(values["frame_indices"], dtype=torch.long),
         latent_actions=torch.tensor(_latent_vectors(latent_actions_array(corpus, row), info)),
-        skills=torch.tensor(vectors_array(corpus, f"stage{stage}_skills", row)),
-        segments=torch.from_numpy(np.cumsum(boundaries) - 1),
+        skills=torch.tensor(skills),
+        segments=torch.from_numpy(segments),
     )
 
 

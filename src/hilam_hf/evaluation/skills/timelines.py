@@ -27,8 +27,10 @@ def draw_timeline(row: dict, stages: Sequence[int], videos: str | Path) -> Figur
 
     Raises:
         FileNotFoundError: If the video isn't there.
-        ValueError: If the row names a file outside of the folder.
+        ValueError: If the row names no video, or one outside of the folder.
     """
+    if row["video"] is None:
+        raise ValueError(f"episode {row['id']!r} names no video in the corpus; give a corpus of `hilam skills`")
     path = path_inside(videos, row["video"], where=f"video of episode {row['id']!r}")
     if not path.is_file():
         raise FileNotFoundError(
