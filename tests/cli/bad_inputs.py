@@ -14,7 +14,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
 
-from hilam_hf.data.corpora.writer import _fingerprint
+from hilam_hf.data.corpora.shards import shards_fingerprint
 from hilam_hf.envs.registry import get_protocol
 from hilam_hf.evaluation import EpisodeResult, EvaluationResult
 from hilam_hf.recording import record
@@ -155,11 +155,11 @@ def edit_table(pattern: str, change: Callable[[pa.Table], pa.Table]) -> Spoil:
     def spoil(root: Path) -> None:
         path = first(root, pattern)
         card = path.parent.parent / "README.md"
-        before = _fingerprint(path.parent) if card.exists() else ""
+        before = shards_fingerprint([*path.parent.glob("*.parquet")]) if card.exists() else ""
         pq.write_table(change(pq.read_table(path)), path)
         if card.exists():
             # As whoever writes such a corpus would have it.
-            card.write_text(card.read_text().replace(before, _fingerprint(path.parent)))
+            card.write_text(card.read_text().replace(before, shards_fingerprint([*path.parent.glob("*.parquet")])))
 
     return spoil
 
