@@ -13,7 +13,7 @@ from hilam_hf.envs import EpisodeSpec
 from hilam_hf.envs.libero import LiberoEnv
 from hilam_hf.envs.libero.demonstrator import LiberoDemonstrator
 from hilam_hf.envs.registry import get_protocol
-from hilam_hf.recording import record, recorder
+from hilam_hf.recording import record
 
 pytestmark = pytest.mark.sim
 TASK = "pick_up_the_alphabet_soup_and_place_it_in_the_basket"
@@ -90,7 +90,7 @@ def test_recording_says_how_it_was_made(recording):
 
 def test_a_finished_recording_starts_no_worker_and_others_are_refused(recording, libero_assets, monkeypatch):
     root, _ = recording
-    monkeypatch.setattr(recorder, "Worker", None)
+    monkeypatch.setattr("hilam_hf.envs.pool.Worker", None)
     summary = _record(root, libero_assets)
     assert (summary.recorded, summary.kept) == (0, 2)
     with pytest.raises(ValueError, match=r"other options \(noise 0.05 -> 0.0\)"):

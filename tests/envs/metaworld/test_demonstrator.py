@@ -9,6 +9,7 @@ from itertools import groupby
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 
 from hilam_hf.data import demonstration_phases, load_demonstrations, scan_videos
 from hilam_hf.envs import EpisodeSpec, WorkerError
@@ -117,15 +118,14 @@ def test_interrupted_recording_goes_on_and_equals_an_uninterrupted_one(recording
     for again, one in zip(load_demonstrations(tmp_path), expected, strict=True):
         rows = [pq.read_table(folder / "demonstrations" / f"{one.id}.parquet") for folder in (tmp_path, root)]
         assert again.id == one.id and rows[0].equals(rows[1])
-        # Not bit for bit: of equal frames, libx264 made other bytes in 5 of 1,200 tries.
         first, second = (each.frames("workspace").float() for each in (again, one))
-        assert (first - second).abs().mean() < 0.25
+        assert torch.equal(first, second)
         assert (first - second[:1]).abs().mean() > 0.5
 
 
 def test_finished_recording_starts_no_worker(recording, monkeypatch):
     root, _ = recording
-    monkeypatch.setattr(recorder, "Worker", None)
+    monkeypatch.setattr("hilam_hf.envs.pool.Worker", None)
     summary = record(root, "drawer-open", 2, protocol=WORKSPACE)
     assert (summary.recorded, summary.kept) == (0, 2)
 
@@ -181,7 +181,7 @@ def test_labels_are_the_experts_intention_or_what_was_executed():
 def test_death_of_a_worker_names_task_and_seed_and_keeps_what_is_done(tmp_path, monkeypatch):
     dying = replace(METAWORLD.recording, demonstrator=f"{__name__}:DyingDemonstrator")
     monkeypatch.setattr(METAWORLD, "recording", dying)
-    with pytest.raises(WorkerError, match=r"recorder 0 died \(signal SIGKILL\) at drawer-open, seed 1"):
+    with pytest.raises(WorkerError, match=r"recorder died \(signal SIGKILL\) at drawer-open, seed 1"):
         record(tmp_path, "drawer-open", 2, num_workers=1, max_steps=3, only_successful=False)
     assert len(load_demonstrations(tmp_path)) == 1
 

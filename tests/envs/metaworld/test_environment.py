@@ -258,7 +258,6 @@ def test_quality_changes_the_picture_but_not_the_scene(make):
         ({"protocol": seen("corner9")}, r"cameras: got \('corner9',\), expected one or several different of corner, "),
         ({"protocol": seen()}, r"cameras: got \(\), expected one or several"),
         ({"protocol": seen("corner", "corner")}, "expected one or several different"),
-        ({"protocol": seen("corner", image_size=0)}, "image_size must be at least 1, got 0"),
         ({"protocol": "openvla"}, "Meta-World has no protocol 'openvla'; it has metaworld"),
         ({"protocol": get_protocol("openvla")}, "protocol openvla is for libero, not for Meta-World"),
         ({"max_steps": -1}, "max_steps"),

@@ -243,7 +243,7 @@ def test_simulators_that_all_fail_at_once_end_the_run(fake_host):
 def test_what_users_can_mend_ends_the_run_with_its_message(fake_host):
     with pytest.raises(FileNotFoundError, match="there are no assets of door-lock"):
         run(Spy(), ["drawer-open", "door-lock"], num_envs=2)
-    with pytest.raises(ValueError, match="got unheard-of"):
+    with pytest.raises(ValueError, match="got 'unheard-of'"):
         run(Spy(), quality="unheard-of")
 
 

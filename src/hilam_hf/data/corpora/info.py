@@ -186,17 +186,16 @@ class CorpusInfo:
                 f"{where}: its card has unknown fields {', '.join(unknown)}: upgrade hilam-hf, a newer one wrote it"
             )
         kinds = typing.get_type_hints(cls)
+        for name, value in fields.items():
+            if not isinstance(value, _plain_types(kinds[name])):
+                raise ValueError(f"{where}: its card says {name}: {value!r}, expected {kinds[name]}")
         try:
             by_stage = {key: {int(stage): n for stage, n in fields[key].items()} for key in _BY_STAGE if key in fields}
-            info = cls(**{**fields, **by_stage})
+            return cls(**{**fields, **by_stage})
         except TypeError as error:
             raise ValueError(f"{where}: its card lacks a field: {error}") from error
         except (AttributeError, ValueError) as error:
             raise ValueError(f"{where}: its card is damaged: {error}") from error
-        for name, value in fields.items():
-            if not isinstance(value, _plain_types(kinds[name])):
-                raise ValueError(f"{where}: its card says {name}: {value!r}, expected {kinds[name]}")
-        return info
 
 
 def _check_vector(values: Any, width: int, name: str) -> None:
