@@ -96,6 +96,17 @@ def test_resuming_equals_an_uninterrupted_run_bit_for_bit(
     assert resumed.history == whole.history
 
 
+@pytest.mark.parametrize("save_every", [0, 3])
+def test_an_interruption_says_that_nothing_is_kept_where_nothing_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, save_every: int
+) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        train(make_line(), Points(), options(save_every=save_every), output_dir=tmp_path, callbacks=[StopAfter(8)])
+    told = "stopped at step 8 of 12; save_every is 0, so no checkpoint and no weights of this run are kept"
+    assert (told in caplog.text) == (save_every == 0)
+    assert any(tmp_path.glob("checkpoint-*")) == (save_every > 0)
+
+
 class Watcher(Callback):
     """Keeps the weights after every step."""
 

@@ -1,5 +1,6 @@
 """The one training loop behind every stage, on accelerate: from a laptop's CPU to many nodes."""
 
+import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from .ema import AveragedWeights
 from .processes import process_state
 from .sampler import ResumableBatchSampler
 from .validation import Validate, validating
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -126,6 +129,14 @@ def train(
         callback.on_train_begin(state)
     try:
         run.over(loader)
+    except KeyboardInterrupt:
+        if not config.save_every:
+            logger.warning(
+                "stopped at step %d of %d; save_every is 0, so no checkpoint and no weights of this run are kept",
+                state.step,
+                config.max_steps,
+            )
+        raise
     finally:
         for callback in every_callback:
             callback.on_train_end(state)

@@ -36,7 +36,7 @@ _VIDEO = 1
 
 # How far a frame may lie from its place, in frames: containers that count milliseconds round (0.12 frames at 240 a
 # second), while one missing frame moves others by at least 0.5.
-_TOLERANCE = 0.25
+TIME_TOLERANCE = 0.25
 
 
 def frame_times(path: str | Path, num_frames: int) -> NDArray[np.float64] | None:
@@ -74,7 +74,7 @@ def frames_at(times: NDArray[np.float64], seconds: NDArray[np.float64], fps: flo
     Returns:
         (N,) indices of frames; -1 where none is within a quarter of a frame.
     """
-    slack = _TOLERANCE / fps
+    slack = TIME_TOLERANCE / fps
     frames = np.minimum(np.searchsorted(times, seconds - slack), len(times) - 1)
     return np.where(np.abs(times[frames] - seconds) <= slack, frames, -1)
 
@@ -88,7 +88,7 @@ def uneven(times: NDArray[np.float64]) -> str | None:
     if len(times) < 2:
         return None
     interval = times[-1] / (len(times) - 1)
-    if interval > 0 and np.abs(times - interval * np.arange(len(times))).max() <= _TOLERANCE * interval:
+    if interval > 0 and np.abs(times - interval * np.arange(len(times))).max() <= TIME_TOLERANCE * interval:
         return None
     gaps = np.diff(times)
     fps = max(1, round(1 / max(float(np.median(gaps)), 1e-3)))

@@ -223,6 +223,36 @@ def test_a_stream_refuses_what_does_not_fit() -> None:
         HiLAMModel(make_config()).stream()
 
 
+def test_a_stream_refuses_times_that_are_not_its_rates() -> None:
+    """Pairs 0.2 s apart at 10 frames a second: a frame that comes 0.1 s late, or twice, would make others."""
+    model = make_model(idm_config=tiny_idm_config(), stride=None, stride_seconds=0.2)
+    frames = torch.rand(8, 3, 16, 16)
+    stream, untimed = model.stream(fps=10), model.stream(fps=10)
+    for number, frame in enumerate(frames):
+        # A clock that starts anywhere, and a camera that is up to 20 ms early or late.
+        seconds = 1e3 + number / 10 + 0.01 * (-1) ** number
+        if number == 5:
+            for wrong in (seconds + 0.1, seconds - 0.1):
+                with pytest.raises(ValueError, match=r"s have passed in 2 steps, expected 0\.2 s at 10 a second"):
+                    stream.push(frame, seconds=wrong)
+            with pytest.raises(ValueError, match="earlier steps had theirs"):
+                stream.push(frame)
+            with pytest.raises(ValueError, match="got nan"):
+                stream.push(frame, seconds=float("nan"))
+        step, expected = stream.push(frame, seconds=seconds), untimed.push(frame)
+        assert (step is None) == (expected is None) == (number < 2)
+        if step is not None:
+            assert torch.equal(step.skill, expected.skill)
+    with pytest.raises(ValueError, match="s have passed in 2 steps"):
+        stream.push(frames[0], seconds=2e3)
+    stream.reset()
+    assert stream.push(frames[0], seconds=2e3) is None
+    with pytest.raises(ValueError, match=r"s have passed in 1 steps, expected 0\.1 s"):
+        stream.push(frames[1], seconds=2e3 + 0.2)
+    with pytest.raises(ValueError, match="no rate to hold it against"):
+        make_model().stream().push(torch.randn(DIM), seconds=0.0)
+
+
 @pytest.mark.parametrize("bad", [torch.nan, torch.inf, 1e30])
 def test_a_stream_goes_on_after_bad_input_as_if_it_had_not_come(bad: float) -> None:
     model = make_model(idm_config=tiny_idm_config(), stride=2)

@@ -5,6 +5,7 @@ Shapes: B sequences that go in step, S chunking stages, d width of a stage, k st
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import dataclass
 from typing import Any
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from ...video import as_float_frames
+from ...video.timestamps import TIME_TOLERANCE
 from ..hnet.modeling_hnet import StageTokens
 from ..hnet.packing import SequenceLayout
 from ..numerics import upcast
@@ -86,6 +88,7 @@ class SkillStream:
         config, device = self.model.config, self.model.device
         self._time = 0
         self._features: deque[Tensor] | None = None
+        self._seconds: deque[float] | None = None
         self._cache = self.model.new_cache(self.batch_size)
         self._open = [
             OpenSegments(config.skill_token, self.batch_size, width, device)
@@ -93,21 +96,32 @@ class SkillStream:
         ]
 
     @torch.no_grad()
-    def push(self, inputs: Any) -> StreamedStep | None:
+    def push(self, inputs: Any, *, seconds: float | None = None) -> StreamedStep | None:
         """Takes the next time step of every sequence.
 
         Args:
             inputs: (B, D) latent actions or codes; or frames (B, C, H, W) or (B, H, W, C), uint8 or floats in [0, 1],
                 of any size. Tensors or numpy arrays; without B where the stream has one sequence.
+            seconds: When this time step was, on any clock. Where given, from the first time step on, each must lie
+                behind its partner as far as `fps` says, to a quarter of a frame: latent actions over other times are
+                not those that the model knows.
 
         Returns:
             The step, or None for each of the first k frames, whose partners are still to come.
 
         Raises:
-            ValueError: If a shape, dtype or value does not fit, or frames come to a model without an IDM. Nothing is
-                then taken in, and the stream goes on with the next good input.
+            ValueError: If a shape, dtype, value or time does not fit, or frames come to a model without an IDM.
+                Nothing is then taken in, and the stream goes on with the next good input.
         """
         rows = self._batched(torch.as_tensor(inputs))
+        self._check_seconds(seconds)
+        step = self._take_in(rows)
+        if seconds is not None:
+            assert self._seconds is not None
+            self._seconds.append(seconds)
+        return step
+
+    def _take_in(self, rows: Tensor) -> StreamedStep | None:
         latents = rows if rows.ndim == 2 else self._encode(rows)
         if latents is None:
             return None
@@ -131,6 +145,28 @@ class SkillStream:
                 "frames (B, C, H, W). Give one time step of each sequence."
             )
         return inputs
+
+    def _check_seconds(self, seconds: float | None) -> None:
+        """Holds the time of a step against that of the step k before, or of the first one."""
+        if seconds is None:
+            if self._seconds:
+                raise ValueError("seconds: got none, but earlier steps had theirs. Give it for every step or for none.")
+            return
+        if self.fps is None:
+            raise ValueError("seconds: this stream has no rate to hold it against. Make it with `stream(fps=...)`.")
+        if not math.isfinite(seconds):
+            raise ValueError(f"seconds: got {seconds}, expected a finite number.")
+        if self._seconds is None:
+            self._seconds = deque(maxlen=self.model.config.stride_at(self.fps))
+        if not self._seconds:
+            return
+        passed, steps = seconds - self._seconds[0], len(self._seconds)
+        if abs(passed - steps / self.fps) > TIME_TOLERANCE / self.fps:
+            raise ValueError(
+                f"seconds: {passed:.3g} s have passed in {steps} steps, expected {steps / self.fps:.3g} s at "
+                f"{self.fps} a second: frames are missing, come twice, or vary in rate. Call reset() to start anew "
+                "from here, or give frames at a constant rate."
+            )
 
     def _encode(self, frames: Tensor) -> Tensor | None:
         """Latent actions (B, D) of the pairs that the new frames complete; None while there is none."""
