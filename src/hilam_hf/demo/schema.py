@@ -124,7 +124,9 @@ def _check_records(records: Sequence[Any], schema: Mapping[str, Kind], path: str
 def _check_record(record: Mapping[str, Any], schema: Mapping[str, Kind], prefix: str) -> None:
     for key, kind in schema.items():
         if key not in record:
-            raise ValueError(f"The report misses {prefix}{key}.")
+            raise ValueError(
+                f"The report misses {prefix}{key}. If an older version made it, run the demo again with --overwrite."
+            )
         _check_value(record[key], kind, f"{prefix}{key}")
 
 
