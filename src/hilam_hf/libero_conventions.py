@@ -5,14 +5,12 @@ Pictures come with the bottom row first (OpenGL), quaternions as (x, y, z, w). H
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .robots import EE_POSITIONS, GRIPPER, RobotDescription
-
-ProprioceptionLayout = Literal["ee_axis_angle_gripper", "joints_gripper", "gripper_joints"]
 
 CAMERAS = ("agentview", "robot0_eye_in_hand")
 """LIBERO's names of its two cameras: the one that looks at the table, and the one on the wrist."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -12,19 +11,14 @@ import pytest
 import torch
 
 from hilam_hf.models.latent_actions.dynamics import InverseDynamicsModel
-from tests.helpers import ROOT
+from tests.benchmarks.scripts import import_script
 
 NAMES = ("dinov2", "light", "uniskill")
 
 
 @pytest.fixture(scope="module")
 def script() -> ModuleType:
-    """The benchmark, imported as it is when it is run: with its own folder on the path."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module("extraction")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return import_script("extraction")
 
 
 @pytest.fixture(scope="module")

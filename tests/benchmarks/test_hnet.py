@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib
 import json
 import subprocess
 import sys
@@ -13,6 +12,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from tests.benchmarks.scripts import import_script
 from tests.helpers import ROOT
 
 CPU = torch.device("cpu")
@@ -20,12 +20,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module", params=["hnet"])
 def script(request: pytest.FixtureRequest) -> ModuleType:
-    """A benchmark, imported as it is when it is run: with its own folder on the path."""
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module(request.param)
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return import_script(request.param)
 
 
 @pytest.fixture(scope="module")

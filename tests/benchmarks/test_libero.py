@@ -2,34 +2,24 @@
 
 from __future__ import annotations
 
-import importlib
-import sys
 from types import ModuleType
 
 import numpy as np
 import pytest
 
-from tests.helpers import ROOT
+from tests.benchmarks.scripts import import_script
 
 pytestmark = pytest.mark.sim
 
 
 @pytest.fixture(scope="module")
 def contenders() -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module("_libero_contenders")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    return import_script("_libero_contenders")
 
 
 @pytest.fixture(scope="module")
-def script(contenders: ModuleType) -> ModuleType:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        return importlib.import_module("libero_eval")
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+def script() -> ModuleType:
+    return import_script("libero_eval")
 
 
 def outcomes(**seconds: float) -> dict[str, dict[str, float]]:

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import subprocess
 import sys
 
 import pytest
 
+from tests.benchmarks.scripts import import_script
 from tests.helpers import ROOT
 
 
 def test_pictures_take_what_is_beyond_a_step_without() -> None:
-    sys.path.insert(0, str(ROOT / "benchmarks"))
-    try:
-        script, timing = importlib.import_module("rendering"), importlib.import_module("_measure").Timing
-    finally:
-        sys.path.remove(str(ROOT / "benchmarks"))
+    script, timing = import_script("rendering"), import_script("_measure").Timing
     found = script.less_undrawn(
         {"fast": timing((3.0, 5.0)), "exact": timing((9.0,)), "undrawn": timing((1.0, 2.0, 3.0))}
     )

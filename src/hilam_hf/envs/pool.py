@@ -40,9 +40,14 @@ class WorkerPool:
         self.workers[row].kill()
         self.workers[row] = self._make(row)
 
-    def ready(self, rows: Collection[int]) -> list[int]:
-        """Wait until at least one of some workers has answered or died, and return the numbers of those that have."""
-        ready = set(map(id, ready_workers([self.workers[row] for row in rows])))
+    def ready(self, rows: Collection[int], timeout: float | None = None) -> list[int]:
+        """Wait until at least one of some workers has answered or died, and return the numbers of those that have.
+
+        Args:
+            rows: Numbers of the workers.
+            timeout: Seconds to wait at most, after which none is returned; None for as long as it takes.
+        """
+        ready = set(map(id, ready_workers([self.workers[row] for row in rows], timeout)))
         return [row for row in rows if id(self.workers[row]) in ready]
 
     def ask(self, row: int, method: str, timeout: float) -> Any:

@@ -38,9 +38,9 @@ def _tile(value: str, label: str, note: str) -> Html:
     return tag("div", tag("dt", label), tag("dd", value), small, class_="tile")
 
 
-def comparison(name: str, ours: tuple[str, Any], reference: tuple[str, Any]) -> Html:
-    """Two errors under each other, as numbers and bars on one scale."""
-    known = [value for _, value in (ours, reference) if value is not None and math.isfinite(value)]
+def comparison(name: str, *errors: tuple[str, Any]) -> Html:
+    """Errors under each other, ours first, as numbers and bars on one scale."""
+    known = [value for _, value in errors if value is not None and math.isfinite(value)]
     largest = max(known, default=0) or 1
     rows = [
         tag(
@@ -49,7 +49,7 @@ def comparison(name: str, ours: tuple[str, Any], reference: tuple[str, Any]) -> 
             tag("td", number(value), class_="number"),
             tag("td", bar((value or 0) / largest, plain=index > 0), class_="bars"),
         )
-        for index, (label, value) in enumerate((ours, reference))
+        for index, (label, value) in enumerate(errors)
     ]
     return table([name, ("lower is better", "number"), ""], rows)
 

@@ -10,7 +10,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from hilam_hf.acting_spec import ActingSpec
 from hilam_hf.envs import workers
@@ -21,6 +20,7 @@ from hilam_hf.evaluation import EvaluationResult, RandomPolicy, evaluate
 from hilam_hf.evaluation.rollouts.scheduler import Episode, EpisodeQueue
 from hilam_hf.models.baku import BakuConfig, BakuPolicy
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+from tests.models.baku.tiny import FakeLanguageEncoder
 
 TASKS = ["drawer-open", "door-open"]
 TRUNK = {
@@ -38,11 +38,6 @@ TRUNK = {
 
 def short_protocol(**options: Any) -> EvaluationProtocol:
     return get_protocol("metaworld").with_options(max_steps={"": 12}, image_size=16, **options)
-
-
-class FakeLanguageEncoder:
-    def encode(self, instructions: list[str]) -> Tensor:
-        return torch.stack([torch.sin(torch.arange(8) * (1.0 + len(text))) for text in instructions])
 
 
 def hierarchical_policy(**changes: Any) -> HierarchicalPolicy:

@@ -15,6 +15,7 @@ from transformers import T5Config
 from hilam_hf.models.baku import BakuConfig, BakuPolicy
 from hilam_hf.models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
 from hilam_hf.video import resize_frames
+from tests.models.baku.tiny import FakeLanguageEncoder
 from tests.models.mixins import StoredModelTester
 
 TRUNK = {
@@ -30,13 +31,6 @@ TRUNK = {
     "dropout": 0.0,
 }
 SKILL_DIM, LATENT_DIM, ACTION_DIM, CHUNK, AGENT_POS_DIM, LANGUAGE_DIM = 6, 5, 3, 4, 7, 8
-
-
-class FakeLanguageEncoder:
-    """Vectors that differ between instructions, without weights."""
-
-    def encode(self, instructions: list[str]) -> Tensor:
-        return torch.stack([torch.sin(torch.arange(LANGUAGE_DIM) * (1.0 + len(text))) for text in instructions])
 
 
 def tiny_config(*, high: dict[str, Any] | None = None, low: dict[str, Any] | None = None, **changes: Any):

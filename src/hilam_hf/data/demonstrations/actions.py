@@ -87,14 +87,13 @@ def _converted_gripper(
     robot = demonstration.robot
     if column is None or robot.action_range is None:
         raise ValueError(f"gripper: robot {robot.name} does not say which number of an action its gripper is")
-    closed = demonstration.actions[:, column]
-    if closed.min() < -_SLACK or closed.max() > 1 + _SLACK:
+    values = demonstration.actions[:, column]
+    if values.min() < -_SLACK or values.max() > 1 + _SLACK:
         raise ValueError(
-            f"episode {demonstration.id!r}: gripper={gripper} is for values from 0 to 1, got {closed.min():g} to "
-            f"{closed.max():g}: leave the option out"
+            f"episode {demonstration.id!r}: gripper={gripper} is for values from 0 to 1, got {values.min():g} to "
+            f"{values.max():g}: leave the option out"
         )
-    if gripper == "one_opens":
-        closed = 1 - closed
+    closed = 1 - values if gripper == "one_opens" else values
     least, greatest = robot.action_range
     return (least + (greatest - least) * closed).astype(np.float32)
 

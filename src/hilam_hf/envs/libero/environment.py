@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from ...libero_conventions import ACTION_DIM, PANDA
 from ...optional import require
 from ...video.orientation import orient_frames
-from ..options import check_least
+from ..options import check_action, check_least
 from ..protocols import EvaluationProtocol
 from ..rendering import RenderQuality
 from .assets import find_assets
@@ -161,11 +161,7 @@ class LiberoEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         if self._steps is None:
             raise RuntimeError("step() called before reset()")
         action = np.asarray(action, dtype=np.float64)
-        if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"{self.task.id}, step {self._steps}: an action must be {ACTION_DIM} finite numbers, got "
-                f"{np.array2string(action, threshold=8)} of shape {action.shape}"
-            )
+        check_action(action, ACTION_DIM, f"{self.task.id}, step {self._steps}")
         success = self._act(np.clip(action, -1.0, 1.0), draw=draw)
         self._steps += 1
         terminated = success and self.terminate_on_success

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from ...optional import require
 from ..imports import require_simulator
-from ..options import check_least
+from ..options import check_action, check_least
 from ..protocols import EvaluationProtocol
 from ..rendering import RenderQuality, make_renderer
 from .cameras import CAMERAS, CameraView
@@ -150,11 +150,7 @@ class MetaWorldEnv(gymnasium.Env[dict[str, Any], NDArray[np.float32]]):
         if self._raw_observation is None:
             raise RuntimeError("step() called before reset()")
         action = np.asarray(action, dtype=np.float32)
-        if action.shape != (ACTION_DIM,) or not np.isfinite(action).all():
-            raise ValueError(
-                f"{self.task}, step {self._steps}: an action must be {ACTION_DIM} finite numbers, got "
-                f"{np.array2string(action, threshold=8)} of shape {action.shape}"
-            )
+        check_action(action, ACTION_DIM, f"{self.task}, step {self._steps}")
         raw, reward, _, _, details = self._simulator.step(np.clip(action, -1.0, 1.0))
         self._raw_observation = raw
         self._steps += 1

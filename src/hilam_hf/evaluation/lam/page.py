@@ -8,7 +8,7 @@ from typing import Any, TypeAlias
 
 from matplotlib.figure import Figure
 
-from ...viz.components import Tile, bar, fact_table, nested_table, page_header, table
+from ...viz.components import Tile, bar, comparison, fact_table, nested_table, page_header, table
 from ...viz.page import Child, Html, page, read_picture, tag, write_page, zoomable_figure
 from ...viz.text import count, lower_by, number, percent
 from .figures import plot_code_use, plot_episode_ratios, plot_latent_spread
@@ -16,6 +16,7 @@ from .figures import plot_code_use, plot_episode_ratios, plot_latent_spread
 # The figure and its caption.
 Captioned: TypeAlias = tuple[Figure, str]
 R2 = "R\N{SUPERSCRIPT TWO}"
+_ERROR = "mean squared error, pixels in [0, 1]"
 MARKS = {"warning": ("missed", "\N{BALLOT X} warning"), "note": ("unknown", "note")}
 
 
@@ -134,11 +135,10 @@ def _decoding(decoding: Mapping[str, Any], figures: Mapping[str, Captioned]) -> 
             "The decoder redraws the later frame of a pair from the earlier one and the latent action. It should have "
             "clearly less error than showing the earlier frame again, on nearly every video."
         ),
-        _error_bars(
-            [
-                ("predicted", decoding["next_frame_error"]),
-                ("copying the current frame", decoding["copy_error"]),
-            ]
+        comparison(
+            _ERROR,
+            ("predicted", decoding["next_frame_error"]),
+            ("copying the current frame", decoding["copy_error"]),
         ),
         fact_table(facts),
         chart,
@@ -165,13 +165,12 @@ def _listening(decoding: Mapping[str, Any], figures: Mapping[str, Captioned]) ->
             f"{decoding['constant_latent']}), the error must rise; where it stays the same, the decoder guesses the "
             "next frame from the current one and the latent actions carry nothing for it."
         ),
-        _error_bars(
-            [
-                ("own latent action", decoding["next_frame_error"]),
-                ("another video's", decoding["shuffled_error"]),
-                (f"constant ({decoding['constant_latent']})", decoding["constant_error"]),
-                ("copying the current frame", decoding["copy_error"]),
-            ]
+        comparison(
+            _ERROR,
+            ("own latent action", decoding["next_frame_error"]),
+            ("another video's", decoding["shuffled_error"]),
+            (f"constant ({decoding['constant_latent']})", decoding["constant_error"]),
+            ("copying the current frame", decoding["copy_error"]),
         ),
         fact_table(facts),
         _placed(figures, "decoding/same_frame"),
@@ -328,20 +327,6 @@ def _how_to_read(text: str) -> Html:
 
 def _not_measured(section: Mapping[str, Any]) -> Html:
     return tag("p", f"Not measured: {section['reason']}.")
-
-
-def _error_bars(errors: Sequence[tuple[str, float | None]]) -> Html:
-    largest = max((error for _, error in errors if error is not None), default=0) or 1
-    rows = [
-        tag(
-            "tr",
-            tag("th", label, scope="row"),
-            tag("td", number(error), class_="number"),
-            tag("td", bar((error or 0) / largest, plain=index > 0), class_="bars"),
-        )
-        for index, (label, error) in enumerate(errors)
-    ]
-    return table(["mean squared error, pixels in [0, 1]", ("lower is better", "number"), ""], rows)
 
 
 def _placed(figures: Mapping[str, Captioned], key: str) -> Html | None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from ...envs.pool import ATTEMPTS, WorkerPool
 from ...envs.protocols import EpisodeSpec, EvaluationProtocol
-from ...envs.workers import Worker, WorkerDied, WorkerError, WorkerTimeout, ready_workers
+from ...envs.workers import WorkerDied, WorkerError, WorkerTimeout
 from .observations import ObservationBatch
 from .policies import (
     Policy,
@@ -245,15 +245,14 @@ class Scheduler:
     def _receive_answers(self) -> None:
         """Wait until a worker has answered, died or hung, and take in all that did."""
         asked = [row for row in self._rows if row.asked]
-        workers = [self._pool.workers[row.number] for row in asked]
         patience = min((row.deadline for row in asked), default=0.0) - time.monotonic()
-        ready = set(map(id, ready_workers(workers, max(0.0, patience))))
-        for row, worker in zip(asked, workers, strict=True):
-            if id(worker) in ready or time.monotonic() >= row.deadline:
-                self._receive(row, worker)
+        ready = self._pool.ready([row.number for row in asked], max(0.0, patience))
+        for row in asked:
+            if row.number in ready or time.monotonic() >= row.deadline:
+                self._receive(row)
 
-    def _receive(self, row: _Row, worker: Worker) -> None:
-        episode, method = row.running, row.asked or ""
+    def _receive(self, row: _Row) -> None:
+        worker, episode, method = self._pool.workers[row.number], row.running, row.asked or ""
         try:
             if not worker.connection.poll():
                 raise WorkerTimeout(f"environment did not answer within {self._timeouts[method]:g} s at {episode}")

@@ -1,7 +1,8 @@
 """UniSkill: continuous latent actions (Kim et al. 2025)."""
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ...lazy import import_when_used
 from .configuration_uniskill import UniSkillFDMConfig, UniSkillIDMConfig
 from .modeling_uniskill_fdm import DiffusionDraws, UniSkillFDM, UniSkillFDMOutput
 from .modeling_uniskill_idm import UniSkillIDM, UniSkillIDMOutput
@@ -21,10 +22,5 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
-    # The pipeline derives from a class of diffusers, which takes seconds to import.
-    if name == "UniSkillPipeline":
-        from .pipeline_uniskill import UniSkillPipeline
-
-        return UniSkillPipeline
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+# The pipeline derives from a class of diffusers, which takes seconds to import.
+__getattr__, __dir__ = import_when_used(__name__, {"UniSkillPipeline": "pipeline_uniskill"})
