@@ -167,6 +167,8 @@ def train_hilam(
     taken = _values(model.config.codebook_size if model.config.is_discrete else None)
     if held != taken:
         raise ValueError(f"the corpus has {held}, the model takes {taken}; make the model with new_hilam")
+    if model.config.idm_fingerprint is None:
+        model.config.idm_fingerprint = corpus_info.model_fingerprint
     _check_partners(model, corpus_info, forward_dynamics)
     if not model.config.is_discrete:
         _set_statistics(model, corpus_info)
@@ -190,8 +192,6 @@ def train_hilam(
 
 
 def _check_partners(model: HiLAMModel, info: CorpusInfo, forward_dynamics: ForwardDynamicsModel | None) -> None:
-    if model.config.idm_fingerprint is None:
-        model.config.idm_fingerprint = info.model_fingerprint
     check_same_idm("the corpus", info.model_fingerprint, "the HiLAM model", model.config.idm_fingerprint)
     if forward_dynamics is not None:
         fingerprint = idm_fingerprint(forward_dynamics)
