@@ -85,7 +85,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
 
 def main(arguments: Sequence[str] | None = None) -> None:
     options = parse_arguments(arguments)
-    config = load_config(TrainingConfig, None, ["max_steps=1000", "batch_size=16", *options.overrides])
+    config = load_config(TrainingConfig, None, ["max_steps=1000", "global_batch_size=16", *options.overrides])
     frames = SingleFrames(FramePairDataset(scan_videos(options.videos).episodes, options.image_size, stride=1))
     torch.manual_seed(config.seed)
     vae = AutoencoderKL(

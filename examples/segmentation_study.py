@@ -50,8 +50,8 @@ from hilam_hf.training.lam.models import new_latent_action_model
 from hilam_hf.training.lam.train import train_lam
 from hilam_hf.viz import save_figure
 
-HILAM_TRAINING = ("max_steps=300", "batch_size=16", "learning_rate=1e-3")
-LAM_TRAINING = ("max_steps=500", "batch_size=32", "learning_rate=1e-3")
+HILAM_TRAINING = ("max_steps=300", "global_batch_size=16", "learning_rate=1e-3")
+LAM_TRAINING = ("max_steps=500", "global_batch_size=32", "learning_rate=1e-3")
 # A stage-1 segment of 6 x 3 latent actions is as long as a phase of the scripted experts.
 HILAM_OPTIONS = ("target_ratios=[6.0,2.0]", "lambda_ratio=3.0")
 EPISODES_DRAWN = 6

@@ -80,7 +80,7 @@ def demonstrations(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_segmentation_study_writes_its_results_and_reuses_its_latents(
     demonstrations: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    few = ["max_steps=2", "batch_size=4", "warmup_steps=1", "log_every=1"]
+    few = ["max_steps=2", "global_batch_size=4", "warmup_steps=1", "log_every=1"]
     arguments = ["--demonstrations", demonstrations, "--out", tmp_path, "--stride", 2, "--image-size", SIZE]
     arguments += ["--training", *few, "--lam-training", *few, "--hilam-option", "target_ratios=[3.0,2.0]"]
     study = load("segmentation_study")
@@ -142,7 +142,14 @@ def lam_arguments(videos: Path, out: Path, *more: str, steps: int = 4) -> list[s
     tiny = ["idm.hidden_size=16", "idm.num_hidden_layers=1", "fdm.hidden_size=8", "fdm.num_blocks=1"]
     options = [part for option in tiny for part in ("--model-option", option)]
     # Training options stand between the others, as they may.
-    training = [f"max_steps={steps}", "batch_size=4", "warmup_steps=1", "log_every=1", "ema_decay=0.5", "save_every=2"]
+    training = [
+        f"max_steps={steps}",
+        "global_batch_size=4",
+        "warmup_steps=1",
+        "log_every=1",
+        "ema_decay=0.5",
+        "save_every=2",
+    ]
     return [str(videos), *training, "--out", str(out), "--image-size", str(SIZE), *options, *more]
 
 
@@ -193,7 +200,7 @@ def test_train_lam_names_what_is_wrong(
 
 
 def test_an_image_editor_made_from_videos_is_one_that_uniskill_starts_from(videos: Path, tmp_path: Path) -> None:
-    steps = ["max_steps=2", "batch_size=2", "log_every=1"]
+    steps = ["max_steps=2", "global_batch_size=2", "log_every=1"]
     size = ["--image-size", str(SIZE), "--widths", "32,32"]
     load("make_image_editor").main(["--videos", str(videos), "--out", str(tmp_path / "editor"), *size, *steps])
     editor = AutoencoderKL.from_pretrained(tmp_path / "editor", subfolder="vae")

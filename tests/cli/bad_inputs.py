@@ -26,7 +26,7 @@ from tests.numbered_videos import numbered_frames
 from tests.robot_recordings import record_two_tasks
 
 Spoil = Callable[[Path], object]
-STEPS = ("max_steps=1", "batch_size=2")
+STEPS = ("max_steps=1", "global_batch_size=2")
 
 
 def make_artifacts(root: Path) -> None:

@@ -37,7 +37,7 @@ from tests.helpers import ROOT
 
 pytestmark = pytest.mark.slow
 
-STEPS = "max_steps=1 batch_size=2"
+STEPS = "max_steps=1 global_batch_size=2"
 EXTRACT = "extract {videos} --model {lam} --stride 2 --out {out}"
 CODES = "extract {videos} --model {lapa} --stride 2 --out {out}"
 LAM = f"train lam {{videos}} --stride 2 --image-size 32 --out {{out}} {STEPS}"
@@ -253,10 +253,10 @@ OPTIONS = [
     Case(f"{LAM} seed=99999999999999999999999", "seed"),
     Case(f"{LAM} tracker=pigeon", "pigeon"),
     Case(f"{LAM} schedule=[", "schedule|value"),
-    Case(f"{LAM} schedule=linear", "linear"),
+    Case(f"{LAM} schedule=triangle", "triangle"),
     Case(f"{LAM} mixed_precision=fp8", "fp8"),
     Case(f"{LAM} validate_every=1", "validate_every|held"),
-    Case(f"{HILAM} batch_size=-4", "batch_size"),
+    Case(f"{HILAM} global_batch_size=-4", "global_batch_size"),
     Case(f"{POLICY} ema_decay=1.5", "ema_decay"),
     Case(f"{LAM} --config {{missing}}", "missing"),
     Case(f"{LAM} --config {{empty}}", "empty"),

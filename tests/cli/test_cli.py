@@ -51,7 +51,7 @@ def test_the_way_from_videos_to_a_page_of_skills(
     for name in ("a", "b"):
         videos = make_video(f"{name}.mp4", num_frames=14).parent
     (videos / "broken.mp4").write_bytes(b"no video")
-    steps = ("max_steps=2", "batch_size=2")
+    steps = ("max_steps=2", "global_batch_size=2")
     assert run("train", "lam", videos, "--stride", "2", "--image-size", "32", "--out", tmp_path / "lam", *steps) == 0
     assert "broken.mp4" in caplog.text
     latents = tmp_path / "latents"
@@ -68,7 +68,7 @@ def test_the_way_from_videos_to_a_page_of_skills(
 def test_codes_from_videos_to_skills(tmp_path: Path, make_video: MakeVideo, capsys: pytest.CaptureFixture[str]) -> None:
     for name in ("a", "b"):
         videos = make_video(f"{name}.mp4", num_frames=14).parent
-    lam, latents, steps = tmp_path / "lam", tmp_path / "latents", ("max_steps=2", "batch_size=2")
+    lam, latents, steps = tmp_path / "lam", tmp_path / "latents", ("max_steps=2", "global_batch_size=2")
     options = [f"--model-option={option}" for option in ("preset=tiny", "image_size=32", "hidden_size=32")]
     assert run("train", "lam", videos, "--kind", "lapa", "--stride", "2", "--out", lam, *options, *steps) == 0
     report = tmp_path / "report"

@@ -22,7 +22,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
     assert (config.name, config.size) == ("b", None)
     assert (config.training.max_steps, config.training.learning_rate) == (9, 1e-4)
     assert config.training.mixed_precision == "no"
-    assert config.training.batch_size == TrainingConfig().batch_size
+    assert config.training.global_batch_size == TrainingConfig().global_batch_size
 
 
 @pytest.mark.parametrize(
@@ -32,7 +32,7 @@ def test_overrides_win_over_the_file_and_the_file_over_defaults(tmp_path: Path) 
         ("max_steps=many", "'max_steps' must be int, got 'many'"),
         ("max_steps=2.5", "'max_steps' must be int"),
         ("learning_rate=fast", "'learning_rate' must be float"),
-        ("schedule=linear", "must be one of cosine, constant"),
+        ("schedule=triangle", "must be one of constant_with_warmup, cosine"),
         ("max_steps", "looks like key=value"),
         ("max_steps=0", "max_steps must be at least 1, got 0"),
         ("learning_rate=-1", "learning_rate must be above 0"),

@@ -26,7 +26,7 @@ from tests.training.test_loop import Points, make_line, options
 
 assert process_state().num_processes == 2  # also before there is an Accelerator
 folder = Path(sys.argv[1])
-config = options(batch_size=4, save_every=6, ema_decay=0.8)
+config = options(global_batch_size=4, save_every=6, ema_decay=0.8)
 train(make_line(dropout=0), Points(), config, output_dir=folder)
 for path in sorted((folder / "checkpoint-12").rglob("*"), reverse=True):
     if PartialState().is_main_process:
@@ -42,7 +42,7 @@ if PartialState().is_main_process:
 
 # The codebook is refreshed at step 10.
 lapa, _ = models = make_models("lapa", {}, seed=PartialState().process_index)
-config = TrainingConfig(max_steps=11, batch_size=2, warmup_steps=1, ema_decay=0.8, validate_every=4)
+config = TrainingConfig(max_steps=11, global_batch_size=2, warmup_steps=1, ema_decay=0.8, validate_every=4)
 train_lam(*models, bars_for(*models), config, output_dir=folder / "lapa", held_out=bars_for(*models))
 save_file(lapa.state_dict(), folder / f"lapa-{PartialState().process_index}.safetensors")
 """
@@ -54,7 +54,7 @@ def test_two_processes_equal_one_with_twice_the_batch_also_after_resuming(tmp_pa
     environment = {**os.environ, "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
     subprocess.run([*command, str(script), str(tmp_path / "run")], env=environment, check=True, timeout=300)
-    config = options(batch_size=8, save_every=6, ema_decay=0.8)
+    config = options(global_batch_size=8, save_every=6, ema_decay=0.8)
     alone = train(make_line(dropout=0), Points(), config, output_dir=tmp_path / "alone").model.state_dict()
     last = load_file(tmp_path / "alone" / "checkpoint-12" / "model.safetensors")
     assert not torch.equal(alone["line.weight"], last["line.weight"])

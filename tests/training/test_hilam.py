@@ -13,7 +13,7 @@ from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training.config import TrainingConfig
 from hilam_hf.training.hilam import LatentSequences, new_hilam, parse_hilam_options, train_hilam
 
-CONFIG = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=2)
+CONFIG = TrainingConfig(max_steps=4, global_batch_size=3, warmup_steps=1, log_every=2)
 
 
 def make_code_corpus(folder: Path, num_codes: int = 4, codebook_size: int = 8) -> CorpusInfo:

@@ -35,7 +35,7 @@ def tiny_hilam(latent_dim: int = 3) -> HiLAMModel:
 def test_hilam_takes_the_corpus_statistics_and_resumes_bit_for_bit(tmp_path: Path) -> None:
     info = make_corpus(tmp_path / "corpus")
     corpus = load_corpus(tmp_path / "corpus")
-    config = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=2, save_every=2)
+    config = TrainingConfig(max_steps=4, global_batch_size=3, warmup_steps=1, log_every=2, save_every=2)
     whole = train_hilam(tiny_hilam(), corpus, info, config, output_dir=tmp_path / "whole").model
     torch.testing.assert_close(whole.latent_mean, torch.tensor(info.mean))
     assert whole.latent_std[2] == 1
@@ -65,7 +65,7 @@ def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_p
     fdm = tiny_fdm(latent_dim=3)
     torch.nn.init.normal_(fdm.out_conv.weight, std=0.05)
     before = [parameter.clone() for parameter in fdm.parameters()]
-    config = TrainingConfig(max_steps=4, batch_size=3, warmup_steps=1, log_every=1)
+    config = TrainingConfig(max_steps=4, global_batch_size=3, warmup_steps=1, log_every=1)
     corpus = load_corpus(tmp_path / "corpus")
     options = {"output_dir": tmp_path / "run", "forward_dynamics": fdm, "frames": StillFrames()}
     result = train_hilam(tiny_hilam(), corpus, info, config, **options)
@@ -103,7 +103,7 @@ def test_a_stride_in_seconds_trains_with_reconstruction_and_resumes_bit_for_bit(
     corpus = load_corpus(tmp_path / "corpus")
     fdm = tiny_fdm(latent_dim=3)
     config = TrainingConfig(
-        max_steps=4, batch_size=3, warmup_steps=1, log_every=1, save_every=2, num_workers=num_workers
+        max_steps=4, global_batch_size=3, warmup_steps=1, log_every=1, save_every=2, num_workers=num_workers
     )
 
     def run(folder: str, **options: bool) -> HiLAMModel:

@@ -64,7 +64,7 @@ def make_line(dropout: float = 0.2) -> Line:
 
 
 def options(**changes: Any) -> TrainingConfig:
-    values = {"max_steps": 12, "batch_size": 4, "learning_rate": 0.05, "warmup_steps": 2, "log_every": 3}
+    values = {"max_steps": 12, "global_batch_size": 4, "learning_rate": 0.05, "warmup_steps": 2, "log_every": 3}
     return TrainingConfig(**values | changes)
 
 
@@ -304,7 +304,7 @@ def test_the_learning_rate_rises_then_falls_along_a_cosine() -> None:
     assert factors[:3] == [0.5, 1.0, 1.0]
     assert factors[6] == pytest.approx(0.5)
     assert learning_rate_factor(10, config) == pytest.approx(0)
-    assert learning_rate_factor(9, options(schedule="constant")) == 1
+    assert learning_rate_factor(9, options(schedule="constant_with_warmup")) == 1
 
 
 def test_batches_cover_every_epoch_once_and_depend_on_seed_and_number_alone() -> None:

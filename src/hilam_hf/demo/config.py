@@ -54,12 +54,12 @@ class DemoConfig:
     stride: int = 5
     stride_seconds: float = 0.5
     lam: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(max_steps=500, batch_size=32, learning_rate=1e-3)
+        default_factory=lambda: TrainingConfig(max_steps=500, global_batch_size=32, learning_rate=1e-3)
     )
     idm: dict[str, Any] = field(default_factory=lambda: {"hidden_size": 96, "num_hidden_layers": 3})
     fdm: dict[str, Any] = field(default_factory=lambda: {"hidden_size": 48})
     hilam: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(max_steps=600, batch_size=16, learning_rate=1e-3)
+        default_factory=lambda: TrainingConfig(max_steps=600, global_batch_size=16, learning_rate=1e-3)
     )
     hilam_model: dict[str, Any] = field(default_factory=lambda: {"target_ratios": [4.0, 3.0], "lambda_ratio": 0.1})
     skill_stage: int = 2
@@ -74,12 +74,12 @@ class DemoConfig:
         }
     )
     pretraining: TrainingConfig = field(
-        default_factory=lambda: TrainingConfig(max_steps=600, batch_size=64, learning_rate=5e-4)
+        default_factory=lambda: TrainingConfig(max_steps=600, global_batch_size=64, learning_rate=5e-4)
     )
     demonstrations_per_task: int = 3
     chunk_size: int = 10
     finetuning: FinetuningConfig = field(
-        default_factory=lambda: FinetuningConfig(max_steps=150, batch_size=64, learning_rate=5e-4)
+        default_factory=lambda: FinetuningConfig(max_steps=150, global_batch_size=64, learning_rate=5e-4)
     )
     rollouts_per_task: int = 20
     max_steps: int = 150
@@ -89,7 +89,7 @@ class DemoConfig:
     @classmethod
     def smallest(cls) -> "DemoConfig":
         """The main job in miniature: every step and artifact, no meaningful result."""
-        few: dict[str, Any] = {"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "log_every": 2}
+        few: dict[str, Any] = {"max_steps": 4, "global_batch_size": 4, "warmup_steps": 1, "log_every": 2}
         return cls(
             tasks=["drawer-open"],
             image_size=32,

@@ -51,7 +51,7 @@ def train(
     """Trains `model` in place.
 
     `model(**batch)` must return an output with a scalar `loss`; its other scalars, and the entries of its vectors, are
-    logged beside it. Launched with `accelerate launch`, the same call runs on many devices; `config.batch_size` is then
+    logged beside it. Launched with `accelerate launch`, the same call runs on many devices; `config.global_batch_size` is then
     the batch of one process.
 
     With `config.ema_decay` the model ends with the average of its weights; those of the last step are in the last
@@ -275,7 +275,7 @@ def _make_loader(
     batches_per_step = config.gradient_accumulation_steps * accelerator.num_processes
     sampler = ResumableBatchSampler(
         len(dataset),  # type: ignore[arg-type]
-        config.batch_size,
+        config.global_batch_size,
         seed=config.seed,
         start=step * batches_per_step,
         num_batches=config.max_steps * batches_per_step,
@@ -309,7 +309,7 @@ def learning_rate_factor(step: int, config: TrainingConfig) -> float:
     """Fraction of the peak learning rate at optimiser step `step`, counted from 0."""
     if step < config.warmup_steps:
         return (step + 1) / config.warmup_steps
-    if config.schedule == "constant":
+    if config.schedule == "constant_with_warmup":
         return 1.0
     progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
     return 0.5 * (1 + math.cos(math.pi * progress))

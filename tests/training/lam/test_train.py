@@ -93,7 +93,7 @@ def bars_for(idm: Any, fdm: Any, **changes: Any) -> MovingBars:
 
 
 def options(**changes: Any) -> TrainingConfig:
-    return TrainingConfig(**{"max_steps": 4, "batch_size": 4, "warmup_steps": 1, "log_every": 2} | changes)
+    return TrainingConfig(**{"max_steps": 4, "global_batch_size": 4, "warmup_steps": 1, "log_every": 2} | changes)
 
 
 def run(models: Models, folder: Path, resume: bool = False, **changes: Any) -> Any:
@@ -114,7 +114,7 @@ def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
 
 def test_the_pair_learns_a_latent_action_that_the_frame_alone_cannot_give(tmp_path: Path) -> None:
     idm, fdm = tiny_idm(), tiny_fdm(hidden_size=16)
-    config = TrainingConfig(max_steps=120, batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9)
+    config = TrainingConfig(max_steps=120, global_batch_size=16, learning_rate=3e-3, warmup_steps=5, ema_decay=0.9)
     result = train_lam(idm, fdm, MovingBars(), config, output_dir=tmp_path)
     # Without listening to the latent, the best prediction is the mean of both outcomes: half of copying's error.
     assert result.history["loss"][-1][1] < 0.2

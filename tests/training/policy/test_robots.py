@@ -28,7 +28,7 @@ def finetuned(root: Path, writer_class: type[LeRobotWriter] | type[LiberoHdf5Wri
     policy.prepare_for_finetuning(
         action_dim=7, chunk_size=3, agent_pos_dim=8, cameras=dataset.cameras, rename_cameras={"front": "agentview"}
     )
-    config = FinetuningConfig(max_steps=2, batch_size=4, log_every=1)
+    config = FinetuningConfig(max_steps=2, global_batch_size=4, log_every=1)
     result = finetune_policy(policy, dataset, config, output_dir=root / "run")
     assert result.steps == 2
     reloaded = HierarchicalPolicy.from_pretrained(root / "run" / "policy").eval()

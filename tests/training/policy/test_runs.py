@@ -25,7 +25,7 @@ TRUNK = {
     "num_layers": 1,
     "num_heads": 2,
 }
-OPTIONS = FinetuningConfig(max_steps=1, batch_size=2)
+OPTIONS = FinetuningConfig(max_steps=1, global_batch_size=2)
 
 
 @pytest.fixture(scope="module")
@@ -161,7 +161,7 @@ def test_the_example_takes_a_suites_tasks_and_a_protocols_choices(
     policies: Path, recording: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     arguments = ["--policy", str(policies / "agentview"), "--demonstrations", str(recording), "--suite", "goal"]
-    arguments += ["--tasks", "1", "--protocol", "baku", "--out", str(tmp_path), "max_steps=1", "batch_size=2"]
+    arguments += ["--tasks", "1", "--protocol", "baku", "--out", str(tmp_path), "max_steps=1", "global_batch_size=2"]
     assert run_example("finetune_libero", arguments) == 0
     told = HierarchicalPolicy.from_pretrained(tmp_path / "policy").config.training_data
     assert told is not None and told["tasks"] == [TASK]

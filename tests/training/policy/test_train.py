@@ -86,7 +86,8 @@ def prepared_policy() -> HierarchicalPolicy:
 
 def options(kind: type[TrainingConfig] = TrainingConfig, **changes: Any) -> Any:
     return kind(
-        **{"max_steps": 80, "batch_size": 9, "learning_rate": 1.5e-3, "warmup_steps": 2, "log_every": 5} | changes
+        **{"max_steps": 80, "global_batch_size": 9, "learning_rate": 1.5e-3, "warmup_steps": 2, "log_every": 5}
+        | changes
     )
 
 

@@ -185,7 +185,7 @@ def train_lam(
         config,
         output_dir=folder,
         resume=resume,
-        callbacks=[EndOfStep(idm, config.batch_size), *callbacks],
+        callbacks=[EndOfStep(idm, config.global_batch_size), *callbacks],
         validate=validation,
         description="latent action model",
     )
