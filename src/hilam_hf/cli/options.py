@@ -13,7 +13,11 @@ ConfigFile = Annotated[Path | None, typer.Option("--config", help="YAML file wit
 Overrides = Annotated[
     list[str] | None, typer.Argument(help="Training options as key=value, e.g. max_steps=2000 learning_rate=3e-4.")
 ]
-Resume = Annotated[bool, typer.Option(help="Continue from the latest checkpoint in --out.")]
+Resume = Annotated[bool, typer.Option("--resume", help="Go on with the run in --out, from its latest checkpoint.")]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace the run in --out.")]
+HeldOut = Annotated[
+    float, typer.Option("--held-out", help="Fraction of the episodes to validate on, with validate_every=N.")
+]
 ResumeCorpus = Annotated[bool, typer.Option("--resume", help="Continue an interrupted run.")]
 OverwriteCorpus = Annotated[bool, typer.Option("--overwrite", help="Replace a corpus that is there.")]
 Stride = Annotated[int | None, typer.Option(help="Frames between the two frames of a latent action.")]

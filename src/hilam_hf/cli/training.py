@@ -120,27 +120,29 @@ def train_policy_command(
     stage: Annotated[int, typer.Option(help="Stage whose skills the high-level policy predicts.")] = 2,
     camera: Annotated[str, typer.Option(help="Name of the camera that the videos show.")] = CAMERA,
     image_size: Annotated[int, typer.Option(help="Side of the frames that the policy sees.")] = 64,
+    held_out: HeldOut = 0,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Pretrain a hierarchical policy on videos labelled with skills and latent actions.
 
     [bold]Example:[/bold] hilam train policy latent-skills --videos videos --out pretrained max_steps=2000
     """
-    from ..data.corpora.corpus import load_corpus
-    from ..data.corpora.info import CorpusInfo
-    from ..data.episodes import scan_videos
-    from ..data.samples.policy import PolicyDataset
     from ..training import TrainingConfig, load_config
-    from ..training.policy.models import new_policy
-    from ..training.policy.train import pretrain_policy
+    from ..training.policy.runs import pretrain_on_corpus
 
-    options = load_config(TrainingConfig, config, overrides or ())
-    info = CorpusInfo.from_card(corpus)
-    with seeded(options.seed):
-        policy = new_policy(info, stage=stage, cameras=[camera], image_size=image_size)
-    rows, folder = load_corpus(corpus), scan_videos(videos)
-    dataset = PolicyDataset.from_skill_corpus(rows, folder.episodes, image_size, stage, info=info, camera=camera)
-    pretrain_policy(policy, dataset, options, output_dir=out, resume=resume)
+    pretrain_on_corpus(
+        corpus,
+        videos,
+        load_config(TrainingConfig, config, overrides or ()),
+        output_dir=out,
+        stage=stage,
+        camera=camera,
+        image_size=image_size,
+        held_out_fraction=held_out,
+        resume=resume,
+        overwrite=overwrite,
+    )
     tell(f"policy in {out}/policy")
 
 
@@ -187,7 +189,9 @@ def finetune_command(
     action_scale: Annotated[
         float | None, typer.Option(help="Factor of all numbers of an action but the gripper, to the robot's range.")
     ] = None,
+    held_out: HeldOut = 0,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
 
@@ -217,6 +221,8 @@ def finetune_command(
         proprioception=proprioception,
         gripper=gripper,  # type: ignore[arg-type]
         action_scale=action_scale,
+        held_out_fraction=held_out,
         resume=resume,
+        overwrite=overwrite,
     )
     tell(f"policy in {out}/policy")

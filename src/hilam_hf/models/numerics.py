@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -31,6 +33,14 @@ def masked_mean(values: Tensor, mask: Tensor | None = None) -> Tensor:
         return values.mean()
     kept = mask.bool().view(*mask.shape, *(1,) * (values.ndim - mask.ndim)).expand_as(values)
     return torch.where(kept, values, torch.zeros_like(values)).sum() / kept.sum().clamp(min=1)
+
+
+@contextmanager
+def seeded_weights(seed: int) -> Iterator[None]:
+    """Within it fresh weights are a function of the seed; torch's random streams go on afterwards as if nothing had been."""
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        yield
 
 
 def is_constant(mean: Any, std: Any) -> Any:

@@ -2,13 +2,17 @@
 
 from .callbacks import Callback, History, ProgressBar, TrainingState
 from .config import TrainingConfig, load_config
+from .errors import NonFiniteError, TrainingError, TrainingInterrupted
 from .loop import TrainingResult, train
 
 __all__ = [
     "Callback",
     "History",
+    "NonFiniteError",
     "ProgressBar",
     "TrainingConfig",
+    "TrainingError",
+    "TrainingInterrupted",
     "TrainingResult",
     "TrainingState",
     "load_config",

@@ -4,7 +4,7 @@ import dataclasses
 import math
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args, get_origin
@@ -12,6 +12,7 @@ from typing import Any, Literal, TypeVar, get_args, get_origin
 import yaml
 
 from ..hints import did_you_mean
+from .schedules import learning_rate_schedule
 from .trackers import require_tracker
 
 ConfigT = TypeVar("ConfigT")
@@ -63,6 +64,7 @@ class TrainingConfig:
             `ema_decay`), or the "best" ones, with the lowest `validation/loss`. None: the average if there is one,
             otherwise the last.
         tracker: Experiment tracker ("tensorboard", "trackio", "wandb"), or None.
+        push_to: Hub repository that every checkpoint is uploaded to, see `PushCheckpoints`; None for none.
     """
 
     max_steps: int = 1000
@@ -87,6 +89,7 @@ class TrainingConfig:
     async_checkpoints: bool = False
     final_weights: FinalWeights | None = None
     tracker: str | None = None
+    push_to: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("max_steps", "global_batch_size", "log_every", "keep_checkpoints"):
@@ -111,6 +114,23 @@ class TrainingConfig:
             )
         self._check_final_weights()
         require_tracker(self.tracker)
+        if self.schedule_options:
+            # transformers knows which options a schedule takes.
+            self.learning_rate_schedule()
+
+    def learning_rate_schedule(self) -> Callable[[int], float]:
+        """Fraction of the peak learning rate at an optimiser step, counted from 0.
+
+        Raises:
+            ValueError: The schedule does not take these options.
+        """
+        return learning_rate_schedule(
+            self.schedule,
+            learning_rate=self.learning_rate,
+            warmup_steps=self.warmup_steps,
+            max_steps=self.max_steps,
+            options=self.schedule_options,
+        )
 
     def _check_final_weights(self) -> None:
         if self.final_weights == "average" and self.ema_decay is None:

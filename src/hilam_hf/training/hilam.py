@@ -22,9 +22,13 @@ from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynami
 from ..models.latent_actions.partners import check_same_idm, idm_fingerprint
 from ..models.options import own_fields
 from .config import TrainingConfig
-from .loop import TrainingResult, save_model, train
+from .loop import TrainingResult, train
 from .model_options import parse_model_options
+from .randomness import seeded
+from .rows import Rows
+from .run_folder import RunFolder, open_run_folder
 from .sampler import SampleKey
+from .saving import save_model
 
 
 class LatentSequences(Dataset[Tensor]):
@@ -72,11 +76,17 @@ class HiLAMLoss(nn.Module):
             self.forward_dynamics.eval()
         return self
 
-    def forward(self, **inputs: Tensor) -> HiLAMOutput:
+    def forward(self, **inputs: Any) -> HiLAMOutput:
         return self.model(**inputs, forward_dynamics=self.forward_dynamics)
 
+    def count_parts(self, mean_over_parts: MeanOverParts, **inputs: Any) -> None:
+        """See `HiLAMModel.count_parts`."""
+        self.model.count_parts(mean_over_parts, **inputs)
 
-def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None = None, **options: Any) -> HiLAMModel:
+
+def new_hilam(
+    info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None = None, seed: int = 0, **options: Any
+) -> HiLAMModel:
     """An untrained HiLAM that fits a corpus.
 
     Args:
@@ -84,6 +94,7 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
         preset: Size of the model, of `HiLAMConfig.preset`.
         idm: The inverse dynamics model that made the corpus. With it the checkpoint takes frames, too, and not only
             latent actions; it stays frozen.
+        seed: Of the weights, whatever was drawn before.
         **options: Further fields of `HiLAMConfig`.
 
     Raises:
@@ -98,7 +109,8 @@ def new_hilam(info: CorpusInfo, preset: str, *, idm: InverseDynamicsModel | None
         "idm_config": None if idm is None else idm.config,
         "idm_fingerprint": info.model_fingerprint,
     }
-    model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
+    with seeded(seed):
+        model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())
     if info.codebook is not None:
@@ -132,10 +144,12 @@ def train_hilam(
     corpus_info: CorpusInfo,
     config: TrainingConfig,
     *,
-    output_dir: str | Path,
+    output_dir: str | Path | RunFolder,
     forward_dynamics: ForwardDynamicsModel | None = None,
     frames: FrameStore | None = None,
+    held_out: Sequence[int] = (),
     resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Trains HiLAM in place by next-latent prediction (paper eq. 4) and saves it as `output_dir/hilam`.
 
@@ -150,7 +164,10 @@ def train_hilam(
         output_dir: Folder for checkpoints, history and the trained model.
         forward_dynamics: Forward dynamics model that belongs to the corpus' latent actions; it stays frozen.
         frames: Frames of the corpus' episodes in its order, at the size of `forward_dynamics`.
-        resume: Continue from the latest checkpoint in `output_dir`.
+        held_out: Rows of the corpus to validate on, and not to train on, every `config.validate_every` steps: loss and
+            boundary rates.
+        resume: Go on with the run that is in `output_dir`.
+        overwrite: Replace it.
 
     Raises:
         ValueError: If only one of `forward_dynamics` and `frames` is given, the corpus' latent actions are of another
@@ -173,21 +190,26 @@ def train_hilam(
     if not model.config.is_discrete:
         _set_statistics(model, corpus_info)
     sequences = LatentSequences(corpus)
+    sequences.check_finite()
     dataset: Dataset[Any] = sequences
     collate: Callable[[Any], dict[str, Tensor]] = collate_latent_actions
     if frames is not None:
         dataset = SequencesToReconstruct(sequences)
         collate = CollateWithFrames(ReconstructionFrames(corpus, frames, model.config.num_reconstruction_steps))
-    result = train(
-        HiLAMLoss(model, forward_dynamics),
-        dataset,
-        config,
-        collate_fn=collate,
-        output_dir=output_dir,
-        resume=resume,
-        description="HiLAM",
-    )
-    save_model(model, Path(output_dir) / "hilam")
+    kept_out = set(held_out)
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=WRITES) as folder:
+        result = train(
+            HiLAMLoss(model, forward_dynamics),
+            Rows(dataset, [row for row in range(len(corpus)) if row not in kept_out]),
+            config,
+            collate_fn=collate,
+            output_dir=folder,
+            held_out=Rows(dataset, sorted(kept_out)) if kept_out else None,
+            rate_multiplier=stage_rates(config),
+            description="HiLAM",
+        )
+        result.note_in(model.config)
+        save_model(model, folder.path / "hilam")
     return dataclasses.replace(result, model=model)
 
 

@@ -1,39 +1,91 @@
-"""The one training loop behind every stage, on accelerate: from a laptop's CPU to many nodes."""
+"""The one training loop behind every stage, on accelerate: from a laptop's CPU to many nodes.
 
+A step is computed in parts of the same size: one or more a process. What a part draws at random is a function of the
+seed, the step and the part's number, and which samples it has of the seed and the step, so a checkpoint keeps no random
+state, and a run goes on bit for bit.
+"""
+
+from __future__ import annotations
+
+import dataclasses
 import logging
-import math
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from accelerate import Accelerator
-from accelerate.utils import DistributedType, set_seed
-from safetensors import SafetensorError
+from accelerate.utils import send_to_device
 from torch import Tensor, nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
-from .callbacks import Callback, History, ProgressBar, TrainingState
-from .checkpoints import latest_checkpoint, load_checkpoint, save_checkpoint
-from .config import TrainingConfig
-from .ema import AveragedWeights
-from .processes import process_state
-from .sampler import ResumableBatchSampler
-from .validation import Validate, validating
+from .callbacks import (
+    Callback,
+    Checkpointing,
+    History,
+    ProgressBar,
+    PushCheckpoints,
+    Tracking,
+    TrainingState,
+    Validate,
+    Validation,
+    WeightAveraging,
+)
+from .checkpoints import CheckpointStore
+from .config import FinalWeights, TrainingConfig
+from .errors import TrainingError, TrainingInterrupted
+from .health import HealthLatch, plain, raise_unsound
+from .held_out import HeldOutLoss
+from .identity import run_identity, sample_ids
+from .memory import fewest_parts, left_as_it_was, out_of_memory_explained
+from .metrics import MetricWindow
+from .optimization import RateMultiplier, checkpoint_activations, make_optimizer
+from .parts import PartMeans
+from .processes import failing_together, greatest_of_all, warn_of_missing_processes
+from .randomness import derived_seed, random_streams_kept, seed_everything
+from .run_folder import RunFolder, open_run_folder
+from .sampler import StepSampler
+from .sharding import is_sharded_model, prepared, without_synchronising
+from .snapshots import Snapshots, check_same_run
+from .stopping import StopRequest
+from .workers import loading_faults_explained, make_loader
 
 logger = logging.getLogger(__name__)
+Collate = Callable[[list[Any]], dict[str, Any]]
+_GO_ON, _LAST_STEP, _INTERRUPTED = range(3)
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainingResult:
-    """What a run leaves: the trained `model` (unwrapped; with `ema_decay` it has the averaged weights), the number of
-    `steps`, and the logged `history` by metric.
+    """What a run leaves.
+
+    Attributes:
+        model: The trained model, unwrapped.
+        steps: Optimiser steps done.
+        history: What was logged, by metric.
+        weights: Which weights `model` has.
+        weights_step: The step that they are of.
+        best_loss: The lowest `validation/loss`, where there was validation.
     """
 
     model: nn.Module
     steps: int
     history: dict[str, list[tuple[int, float]]]
+    weights: FinalWeights
+    weights_step: int
+    best_loss: float | None = None
+
+    def note_in(self, config: Any) -> None:
+        """Notes in a model's configuration which weights it has, for its card."""
+        config.trained_weights = {
+            "weights": self.weights,
+            "step": self.weights_step,
+            "steps": self.steps,
+            "best_validation_loss": self.best_loss,
+        }
 
 
 def train(
@@ -41,303 +93,366 @@ def train(
     dataset: Dataset[Any],
     config: TrainingConfig,
     *,
-    collate_fn: Callable[[list[Any]], dict[str, Any]] | None = None,
-    output_dir: str | Path | None = None,
+    collate_fn: Collate | None = None,
+    output_dir: str | Path | RunFolder | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
+    held_out: Dataset[Any] | None = None,
     validate: Validate | None = None,
+    rate_multiplier: RateMultiplier | None = None,
+    start: str | None = None,
     description: str = "training",
 ) -> TrainingResult:
     """Trains `model` in place.
 
     `model(**batch)` must return an output with a scalar `loss`; its other scalars, and the entries of its vectors, are
-    logged beside it. Launched with `accelerate launch`, the same call runs on many devices; `config.global_batch_size` is then
-    the batch of one process.
+    logged beside it. Launched with `accelerate launch`, the same call runs on many devices, with the same samples in
+    each step. A model whose loss divides by a count of its batch has a method `count_parts` and takes
+    `mean_over_parts`, see `PartMeans`; that of others is a mean over samples.
 
-    With `config.ema_decay` the model ends with the average of its weights; those of the last step are in the last
-    checkpoint, if checkpoints are saved.
+    SIGTERM, SIGUSR1 and Ctrl-C end the run after the step in hand, with a checkpoint.
 
     Args:
-        model: The model; parameters that don't require gradients stay as they are.
+        model: The model; parameters that don't require gradients stay as they are. One that is sharded already (with
+            `fully_shard`) stays so.
         dataset: Map-style data set. One that draws its samples at random sets `draws_samples = True` and is asked by
-            `SampleKey`, so that a resumed run draws the same ones.
+            `SampleKey`, so that a resumed run draws the same ones. With `fingerprint()` a checkpoint knows it again,
+            with `sample_id(row)` errors name its samples.
         config: Training options.
         collate_fn: Makes a batch, a mapping of keyword arguments, from a list of samples.
-        output_dir: Folder for checkpoints and `history.json`; None writes nothing.
-        resume: Continue from the latest checkpoint in `output_dir`, if there is one; the result equals that of an
-            uninterrupted run bit for bit.
-        callbacks: Callbacks besides the progress bar and the history.
-        validate: Measures the model on held-out data every `config.validate_every` steps: called in every process with
-            the model in evaluation mode, its averaged weights and random numbers of its own, none of which the run
-            notices. The metrics it returns are logged.
-        description: Label of the progress bar.
+        output_dir: Folder of the run; None writes nothing.
+        resume: Go on from the latest checkpoint of the run in `output_dir`; the result equals that of an uninterrupted
+            run bit for bit. Without a checkpoint yet, that run starts again.
+        overwrite: Remove the run that is in `output_dir`.
+        callbacks: Callbacks besides those that the options ask for.
+        held_out: Samples to validate on every `config.validate_every` steps, by the model's own loss.
+        validate: Measures more on held-out data at the same time: called in every process with the model in
+            evaluation mode and with its averaged weights, if there are any. The metrics it returns are logged.
+        rate_multiplier: Factor of each parameter's learning rate by its name.
+        start: Fingerprint of the weights that training starts from, where `model` does not have them any more.
+        description: What is trained, in words: for the progress bar, and for checkpoints to know it again.
 
     Raises:
-        ValueError: If checkpoints are asked for without an `output_dir`, validation without `validate`, averaging where
-            the weights are sharded, nothing is trainable, a loss is not finite, or a checkpoint belongs to another run.
+        ValueError: Options don't fit each other, the data or the launch, `output_dir` holds another run or none to
+            resume, or a checkpoint is damaged or belongs to another run.
+        NonFiniteError: A loss or gradient is no number. No update was made from it.
+        TrainingInterrupted: A signal ended the run, which can be resumed.
+        TrainingError: Another process of the launch failed, or a worker that loads samples.
+        torch.OutOfMemoryError: With the options to change.
+        OSError: A file cannot be written; checkpoints so far are whole.
     """
-    if output_dir is None and (config.save_every or resume):
-        raise ValueError("saving checkpoints (save_every) and resuming need an output_dir")
-    if config.validate_every and validate is None:
+    if output_dir is None and (config.save_every or config.push_to or resume):
+        raise ValueError("saving checkpoints (save_every), pushing and resuming need an output_dir")
+    if config.validate_every and held_out is None and validate is None:
         raise ValueError(
             f"validate_every={config.validate_every}, but there is nothing held out to validate on; hold some episodes "
             "out, or set validate_every=0"
         )
-    folder = Path(output_dir) if output_dir is not None else None
-    accelerator = Accelerator(
-        mixed_precision=config.mixed_precision,
-        gradient_accumulation_steps=config.gradient_accumulation_steps,
-        log_with=config.tracker,
-        project_dir=folder,
-    )
-    set_seed(config.seed, device_specific=True)
-    history = History()
-    every_callback = [ProgressBar(description), history, *callbacks]
-
-    optimizer = make_optimizer(model, config)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    average = _make_average(model, config, accelerator)
-    step = 0
-    if resume and folder is not None and (checkpoint := latest_checkpoint(folder)) is not None:
-        step = load_checkpoint(checkpoint, accelerator, config, every_callback, average)
-    loader = _make_loader(dataset, config, collate_fn, accelerator, step)
-
-    if accelerator.is_main_process and folder is not None:
-        folder.mkdir(parents=True, exist_ok=True)
-    if config.tracker is not None:
-        accelerator.init_trackers("hilam", config=vars(config))
-    state = TrainingState(
-        step=step,
-        max_steps=config.max_steps,
-        model=accelerator.unwrap_model(model),
-        is_main_process=accelerator.is_main_process,
-        output_dir=folder,
-        metrics={},
-    )
-    run = _Run(
-        accelerator=accelerator,
-        model=model,
-        optimizer=optimizer,
-        config=config,
-        state=state,
-        callbacks=every_callback,
-        average=average,
-        validate=validate,
-        window=MetricWindow(),
-    )
-    for callback in every_callback:
-        callback.on_train_begin(state)
-    try:
-        run.over(loader)
-    except KeyboardInterrupt:
-        if not config.save_every:
-            logger.warning(
-                "stopped at step %d of %d; save_every is 0, so no checkpoint and no weights of this run are kept",
-                state.step,
-                config.max_steps,
-            )
-        raise
-    finally:
-        for callback in every_callback:
-            callback.on_train_end(state)
-        if config.tracker is not None:
-            accelerator.end_training()
-    if average is not None:
-        average.copy_to_model()
-    # Mixed precision is the run's: the model computes again as it did before.
-    trained = accelerator.unwrap_model(model, keep_fp32_wrapper=False)
-    return TrainingResult(model=trained, steps=state.step, history=history.entries)
+    with ExitStack() as stack:
+        stack.enter_context(failing_together())
+        folder = None
+        if output_dir is not None:
+            folder = stack.enter_context(open_run_folder(output_dir, resume=resume, overwrite=overwrite))
+        accelerator = Accelerator(
+            mixed_precision=config.mixed_precision,
+            log_with=config.tracker,
+            project_dir=None if folder is None else folder.path,
+        )
+        warn_of_missing_processes()
+        stack.enter_context(random_streams_kept(accelerator.device))
+        identity = run_identity(description, model, dataset, held_out, start=start)
+        measure = _measures(held_out, collate_fn, validate, config)
+        run = _Run(accelerator, model, dataset, config, identity, folder, collate_fn, rate_multiplier)
+        return run.to_the_end([ProgressBar(description), *callbacks], measure)
 
 
-def save_model(model: Any, folder: Path, **options: Any) -> None:
-    """Puts a trained model into evaluation mode and saves it, once and not from every process.
-
-    Args:
-        model: The model.
-        folder: Where it goes.
-        **options: Of its `save_pretrained`.
-
-    Raises:
-        OSError: If it can't be written, naming the folder.
-    """
-    model.eval()
-    state = process_state()
-    if state.is_main_process:
-        try:
-            model.save_pretrained(folder, **options)
-        except (OSError, SafetensorError) as error:
-            raise OSError(f"cannot write the model to {folder}: {error}; free some space and resume") from error
-    state.wait_for_everyone()
-
-
-@dataclass(kw_only=True)
 class _Run:
-    """The steps of a run, over a loader that starts where the state stands."""
+    """One run: model, optimiser, samples, and where it stands."""
 
-    accelerator: Accelerator
-    model: nn.Module
-    optimizer: Any
-    config: TrainingConfig
-    state: TrainingState
-    callbacks: Sequence[Callback]
-    average: AveragedWeights | None
-    validate: Validate | None
-    window: "MetricWindow"
+    def __init__(
+        self,
+        accelerator: Accelerator,
+        model: nn.Module,
+        dataset: Dataset[Any],
+        config: TrainingConfig,
+        identity: Mapping[str, Any],
+        folder: RunFolder | None,
+        collate_fn: Collate | None,
+        rate_multiplier: RateMultiplier | None,
+    ):
+        self.accelerator, self.config, self.folder = accelerator, config, folder
+        self.dataset, self.collate_fn, self.identity = dataset, collate_fn, identity
+        if config.gradient_checkpointing:
+            checkpoint_activations(model)
+        optimizer = make_optimizer(model, config, rate_multiplier)
+        self.model, self.optimizer = prepared(accelerator, model, optimizer)
+        self.state = TrainingState(
+            step=0,
+            max_steps=config.max_steps,
+            model=accelerator.unwrap_model(self.model),
+            optimizer=self.optimizer,
+            device=accelerator.device,
+            is_main_process=accelerator.is_main_process,
+            output_dir=None if folder is None else folder.path,
+        )
+        self.window = MetricWindow(accelerator.device)
+        self.latch = HealthLatch(accelerator.device)
+        self.schedule = config.learning_rate_schedule()
+        self.part_means = PartMeans(accelerator, self.state.model)
+        self.parameters = [each for each in self.state.model.parameters() if each.requires_grad]
+        self.accumulation = config.gradient_accumulation_steps or self._fewest_parts()
+        self.sampler = self._sampler(self.accumulation)
+        self.stop = StopRequest()
 
-    def over(self, loader: DataLoader[Any]) -> None:
+    def to_the_end(self, callbacks: Sequence[Callback], measure: Validate | None) -> TrainingResult:
+        config, state = self.config, self.state
+        average = None if config.ema_decay is None else WeightAveraging(config.ema_decay)
+        validation = None
+        if measure is not None and config.validate_every:
+            validation = Validation(measure, config.validate_every, average=average, seed=config.seed)
+        history = History()
+        self.callbacks = [history, *callbacks, *(each for each in (average, validation) if each is not None)]
+        if config.tracker is not None:
+            options = dataclasses.asdict(config)
+            self.callbacks.append(Tracking(self.accelerator, options, self.identity))
+        checkpointing = self._checkpointing()
+        self._each("on_setup")
+        if self.folder is not None:
+            self._resume(self.folder)
+        with ExitStack() as ends:
+            for callback in reversed(self.callbacks):
+                # All of them, also where one fails.
+                ends.callback(callback.on_train_end, state)
+            self._each("on_train_begin")
+            with self.stop.listening():
+                self._all_steps(checkpointing)
+            self._check_soundness()
+        weights, step = _final_weights(config, state, average, validation)
+        return TrainingResult(
+            # Mixed precision is the run's: the model computes again as it did before.
+            model=self.accelerator.unwrap_model(self.model, keep_fp32_wrapper=False),
+            steps=state.step,
+            history=history.entries,
+            weights=weights,
+            weights_step=step,
+            best_loss=None if validation is None or validation.best_step is None else validation.best_loss,
+        )
+
+    def _all_steps(self, checkpointing: Checkpointing | None) -> None:
+        state = self.state
         self.model.train()
-        for batch in loader:
-            self._learn(batch)
-            if self.accelerator.sync_gradients:
-                self._end_step()
+        started = time.monotonic()
+        parts = self._parts()
+        while state.step < self.config.max_steps:
+            with out_of_memory_explained(self.config, state.device, self.sampler.part_size, state.step + 1):
+                self._learn(next(parts))
+            self._end_step()
+            state.seconds_running = time.monotonic() - started
+            wish = greatest_of_all(self._wish())
+            if wish == _INTERRUPTED:
+                self._interrupt(checkpointing)
+            if wish == _LAST_STEP:
+                break
+        if checkpointing is not None:
+            checkpointing.settle(state)
 
-    def _learn(self, batch: Mapping[str, Any]) -> None:
-        """One batch: gradients, and an update of the weights where it completes a step."""
-        with self.accelerator.accumulate(self.model):
-            output = self.model(**batch)
-            self.accelerator.backward(output.loss)
-            norm = None
-            if self.accelerator.sync_gradients:
-                norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self.config.max_grad_norm)
-            for group in self.optimizer.param_groups:
-                group["lr"] = self.config.learning_rate * learning_rate_factor(self.state.step, self.config)
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-        self.window.add_output(output)
-        # The norm of gradients that overflowed would make the mean of the window infinite.
-        if norm is not None and not self.optimizer.step_was_skipped:
-            self.window.add("grad_norm", norm)
+    def _parts(self) -> Iterator[list[Any]]:
+        """This process' parts of each step, from where the run stands."""
+        loader = make_loader(self.dataset, self.sampler, self.config, self.collate_fn, self.state.device)
+        batches = iter(loader)
+        while True:
+            began = time.monotonic()
+            with loading_faults_explained(self.config):
+                parts = [next(batches) for _ in range(self.accumulation)]
+            self.state.seconds_waiting += time.monotonic() - began
+            yield parts
 
-    def _end_step(self) -> None:
-        state, config = self.state, self.config
+    def _learn(self, parts: Sequence[Any]) -> None:
+        """One optimiser step."""
+        state = self.state
+        parts = [send_to_device(part, state.device, non_blocking=True) for part in parts]
+        further = self.part_means.of_step(parts, self._seed_part)
+        losses = []
+        for number, part in enumerate(parts):
+            with without_synchronising(self.accelerator, self.model, last=number == len(parts) - 1):
+                self._seed_part(number)
+                with self.accelerator.autocast():
+                    state.output = self.model(**part, **further[number])
+                losses.append(state.output.loss)
+                # Every part has as many samples, so that the step's loss is the mean of theirs.
+                self.accelerator.backward(self.latch.gate(losses[-1]) / len(parts))
+            self.window.add_output(state.output)
+        self._update(losses)
+
+    def _update(self, losses: Sequence[Tensor]) -> None:
+        config, step = self.config, self.state.step
+        norm = self._clipped_norm()
+        for group in self.optimizer.param_groups:
+            group["lr"] = config.learning_rate * group["rate_multiplier"] * self.schedule(step)
+        if config.mixed_precision == "fp16":
+            # The scaler itself skips what overflows; a loss that is no number is another matter.
+            self.latch.watch(step + 1, *losses)
+        else:
+            self.latch.watch(step + 1, norm)
+            self.latch.arm(self.optimizer.optimizer)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
         skipped = self.optimizer.step_was_skipped
         if config.mixed_precision == "fp16":
-            self.window.add("skipped_steps", torch.tensor(float(skipped), device=self.accelerator.device))
+            self.window.add("skipped_steps", torch.tensor(float(skipped)))
+        # The norm of gradients that overflowed would make the mean of the window infinite.
+        if not skipped:
+            self.window.add("grad_norm", norm)
+
+    def _clipped_norm(self) -> Tensor:
+        """Norm of the gradients before they are clipped."""
+        if self.config.max_grad_norm is not None:
+            return plain(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+        self.accelerator.unscale_gradients()
+        gradients = [each.grad for each in self.parameters if each.grad is not None]
+        return plain(nn.utils.get_total_norm(gradients))
+
+    def _end_step(self) -> None:
+        state = self.state
         state.step += 1
+        # What callbacks draw is the same in all processes, as weights that they change must be.
+        seed_everything(derived_seed(self.config.seed, state.step), state.device)
         measured: dict[str, float] = {}
         for callback in self.callbacks:
             measured.update(callback.on_step_end(state) or {})
-        if self.average is not None and not skipped:
-            self.average.update()
-        if self._is_due(config.log_every):
-            measured.update(self._window_means())
-        if config.validate_every and self._is_due(config.validate_every):
-            measured.update(self._validate())
+        if state.is_due(self.config.log_every):
+            means, (first_bad_step,) = self.window.means(self.accelerator, self.latch.tensor())
+            self._raise_if_unsound(first_bad_step)
+            measured.update(means)
         if measured:
-            self._log(measured)
-        if config.save_every and state.step % config.save_every == 0 and state.output_dir is not None:
-            save_checkpoint(state.output_dir, self.accelerator, config, state.step, self.callbacks, self.average)
+            state.metrics = measured
+            self._each("on_log")
+        self._each("on_step_done")
 
-    def _is_due(self, every: int) -> bool:
-        return self.state.step % every == 0 or self.state.step == self.config.max_steps
+    def _fewest_parts(self) -> int:
+        """Accumulated batches that fit into memory, tried out on the first samples."""
+        if is_sharded_model(self.state.model):
+            raise ValueError("gradient_accumulation_steps has to be given where the model is sharded, got null")
+        share = self._sampler(1).part_size
 
-    def _window_means(self) -> dict[str, float]:
-        means = self.window.means(self.accelerator)
-        if not math.isfinite(means["loss"]):
-            raise ValueError(
-                f"the loss is {means['loss']} at step {self.state.step}; lower learning_rate or check the data"
-            )
-        return means
+        def try_part(size: int) -> None:
+            sampler = self._sampler(share // size)
+            part = next(iter(make_loader(self.dataset, sampler, self.config, self.collate_fn, self.state.device)))
+            with self.accelerator.autocast():
+                loss = self.state.model(**send_to_device(part, self.state.device)).loss
+            loss.backward()
 
-    def _validate(self) -> Mapping[str, float]:
-        assert self.validate is not None
+        with left_as_it_was(self.state.model):
+            return fewest_parts(share, try_part)
+
+    def _wish(self) -> int:
+        if self.stop.signal is not None:
+            return _INTERRUPTED
+        return _GO_ON if self.state.stop_reason is None else _LAST_STEP
+
+    def _interrupt(self, checkpointing: Checkpointing | None) -> None:
         state = self.state
-        with validating(state.model, self.average, device=self.accelerator.device, seed=self.config.seed):
-            return self.validate(state)
+        signal_name = "another process' signal" if self.stop.signal is None else self.stop.signal.name
+        where = f"{signal_name} ended the run after step {state.step} of {state.max_steps}"
+        if checkpointing is None:
+            raise TrainingInterrupted(f"{where}; nothing of it is kept, as it has no output_dir", None)
+        checkpointing.save(state)
+        checkpointing.settle(state)
+        kept = checkpointing.folder / f"checkpoint-{state.step}"
+        raise TrainingInterrupted(f"{where}; {kept} is saved: go on with resume=True", kept)
 
-    def _log(self, metrics: dict[str, float]) -> None:
-        self.state.metrics = metrics
-        for callback in self.callbacks:
-            callback.on_log(self.state)
-        if self.config.tracker is not None:
-            self.accelerator.log(metrics, step=self.state.step)
-
-
-def _make_average(model: nn.Module, config: TrainingConfig, accelerator: Accelerator) -> AveragedWeights | None:
-    if config.ema_decay is None:
-        return None
-    if accelerator.distributed_type in (DistributedType.FSDP, DistributedType.DEEPSPEED):
-        raise ValueError(
-            f"ema_decay={config.ema_decay} averages whole weights, but {accelerator.distributed_type.value} shards "
-            "them; set ema_decay=null, or launch without sharding"
+    def _checkpointing(self) -> Checkpointing | None:
+        if self.folder is None:
+            return None
+        config = self.config
+        told = list(self.callbacks)
+        if config.push_to is not None:
+            told.append(PushCheckpoints(config.push_to))
+            self.callbacks.append(told[-1])
+        self.snapshots = Snapshots(
+            accelerator=self.accelerator,
+            model=self.state.model,
+            optimizer=self.optimizer.optimizer,
+            callbacks=list(self.callbacks),
+            window=self.window,
+            config=config,
+            identity=self.identity,
+            accumulation=self.accumulation,
         )
-    return AveragedWeights(accelerator.unwrap_model(model), config.ema_decay)
+        store = CheckpointStore(self.folder.path, keep=config.keep_checkpoints, in_background=config.async_checkpoints)
+        checkpointing = Checkpointing(store, config.save_every, self._snapshot, told)
+        self.callbacks.append(checkpointing)
+        return checkpointing
+
+    def _snapshot(self) -> Any:
+        self._check_soundness()
+        return self.snapshots.take(self.state)
+
+    def _resume(self, folder: RunFolder) -> None:
+        checkpoint = folder.latest_checkpoint()
+        if checkpoint is not None:
+            self.state.step = self.snapshots.restore(checkpoint)
+        elif folder.resume:
+            check_same_run(folder.read()["identity"], self.identity, where=str(folder.path))
+            if self.state.is_main_process:
+                logger.warning("%s has no checkpoint yet, so its run starts again", folder.path)
+        self.sampler.first_step = self.state.step
+        folder.record("running", stage=self.identity["stage"], identity=self.identity)
+
+    def _check_soundness(self) -> None:
+        self._raise_if_unsound(self.latch.tensor().item())
+
+    def _raise_if_unsound(self, first_bad_step: float) -> None:
+        # Of a loss that is no number in fp16 only the process that computed it knows.
+        step = -greatest_of_all(-int(min(first_bad_step, self.config.max_steps + 1)))
+        if step <= self.config.max_steps:
+            raise_unsound(step, sample_ids(self.dataset, self.sampler.rows(step - 1)))
+
+    def _each(self, method: str) -> None:
+        for callback in self.callbacks:
+            getattr(callback, method)(self.state)
+
+    def _seed_part(self, number: int) -> None:
+        part = number * self.accelerator.num_processes + self.accelerator.process_index
+        seed_everything(derived_seed(self.config.seed, self.state.step, part), self.state.device)
+
+    def _sampler(self, accumulation: int) -> StepSampler:
+        return StepSampler(
+            len(self.dataset),  # type: ignore[arg-type]
+            self.config.global_batch_size,
+            seed=self.config.seed,
+            num_steps=self.config.max_steps,
+            process=self.accelerator.process_index,
+            num_processes=self.accelerator.num_processes,
+            accumulation=accumulation,
+            with_seeds=getattr(self.dataset, "draws_samples", False),
+        )
 
 
-def _make_loader(
-    dataset: Dataset[Any],
-    config: TrainingConfig,
-    collate_fn: Callable[[list[Any]], dict[str, Any]] | None,
-    accelerator: Accelerator,
-    step: int,
-) -> DataLoader[Any]:
-    # accelerate gives every process each num_processes-th batch.
-    batches_per_step = config.gradient_accumulation_steps * accelerator.num_processes
-    sampler = ResumableBatchSampler(
-        len(dataset),  # type: ignore[arg-type]
-        config.global_batch_size,
-        seed=config.seed,
-        start=step * batches_per_step,
-        num_batches=config.max_steps * batches_per_step,
-        with_seeds=getattr(dataset, "draws_samples", False),
-    )
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=sampler,
-        collate_fn=collate_fn,
-        num_workers=config.num_workers,
-        pin_memory=accelerator.device.type == "cuda",
-        # Without a generator of its own the loader draws from the global one, and resuming would not be exact.
-        generator=torch.Generator().manual_seed(config.seed),
-    )
-    return accelerator.prepare(loader)
+def _measures(
+    held_out: Dataset[Any] | None, collate_fn: Collate | None, validate: Validate | None, config: TrainingConfig
+) -> Validate | None:
+    """All that is measured at a validation, as one."""
+    measures: list[Validate] = [] if validate is None else [validate]
+    if held_out is not None and config.validate_every:
+        size, count = config.global_batch_size, config.validation_samples
+        measures.append(HeldOutLoss(held_out, collate_fn, batch_size=size, num_samples=count, seed=config.seed))
+    if not measures:
+        return None
+    return lambda state: {name: value for measure in measures for name, value in measure(state).items()}
 
 
-def make_optimizer(model: nn.Module, config: TrainingConfig) -> torch.optim.AdamW:
-    """AdamW over the trainable parameters; vectors (biases, norms, gains) are not decayed."""
-    trainable = [parameter for parameter in model.parameters() if parameter.requires_grad]
-    if not trainable:
-        raise ValueError("the model has no trainable parameter; everything is frozen")
-    groups = [
-        {"params": [p for p in trainable if p.ndim >= 2], "weight_decay": config.weight_decay},
-        {"params": [p for p in trainable if p.ndim < 2], "weight_decay": 0.0},
-    ]
-    return torch.optim.AdamW([group for group in groups if group["params"]], lr=config.learning_rate)
-
-
-def learning_rate_factor(step: int, config: TrainingConfig) -> float:
-    """Fraction of the peak learning rate at optimiser step `step`, counted from 0."""
-    if step < config.warmup_steps:
-        return (step + 1) / config.warmup_steps
-    if config.schedule == "constant_with_warmup":
-        return 1.0
-    progress = (step - config.warmup_steps) / max(1, config.max_steps - config.warmup_steps)
-    return 0.5 * (1 + math.cos(math.pi * progress))
-
-
-class MetricWindow:
-    """Means of scalar tensors since the last call of `means`; sums stay on the device, so that adding never waits."""
-
-    def __init__(self) -> None:
-        self._sums: dict[str, Tensor] = {}
-        self._counts: dict[str, int] = {}
-
-    def add_output(self, output: Mapping[str, Any]) -> None:
-        """Adds the scalars of a model's output and the entries of its vectors."""
-        for name, value in output.items():
-            if isinstance(value, Tensor) and value.ndim == 0:
-                self.add(name, value)
-            elif isinstance(value, Tensor) and value.ndim == 1:
-                for index, entry in enumerate(value):
-                    self.add(f"{name}/{index}", entry)
-
-    def add(self, name: str, value: Tensor) -> None:
-        self._sums[name] = self._sums.get(name, 0) + value.detach().float()
-        self._counts[name] = self._counts.get(name, 0) + 1
-
-    def means(self, accelerator: Accelerator) -> dict[str, float]:
-        """Means over this window and all processes; starts a new window."""
-        means: Mapping[str, Tensor] = {name: total / self._counts[name] for name, total in self._sums.items()}
-        means = accelerator.reduce(means, reduction="mean")
-        self._sums, self._counts = {}, {}
-        return {name: value.item() for name, value in means.items()}
+def _final_weights(
+    config: TrainingConfig, state: TrainingState, average: WeightAveraging | None, validation: Validation | None
+) -> tuple[FinalWeights, int]:
+    """Gives the model the weights that it shall have, and says which these are and of which step."""
+    if config.final_weights == "best":
+        if validation is None or validation.best_step is None:
+            raise TrainingError("final_weights=best, but the run ended before its first validation")
+        validation.copy_to_model()
+        return "best", validation.best_step
+    if average is not None and config.final_weights != "last":
+        average.copy_to_model()
+        return "average", state.step
+    return "last", state.step

@@ -60,8 +60,8 @@ class PolicyEpisode:
 class PolicyDataset(Dataset[dict[str, Any]]):
     """One sample an observation.
 
-    A sample is `{"pixels": {camera: uint8 (C, H, W)}, "language": str, "episode": row in `episodes`, "index": row
-    within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,); in fine-tuning
+    A sample is `{"pixels": {camera: uint8 (C, H, W)}, "language": str, "id": of the episode, "episode": row in
+    `episodes`, "index": row within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,); in fine-tuning
     `"agent_pos"` (P,), `"actions"` (Q, A) and `"action_mask"` bool (Q,). Past the end of an episode the last action is
     repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus` or
     `from_demonstrations`.
@@ -213,7 +213,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         frame = int(episode.frame_indices[index])
         pixels = {camera: store.read(number, [frame])[0] for camera, store in self.stores.items()}
         sample: dict[str, Any] = {"pixels": pixels, "language": episode.language}
-        sample |= {"episode": number, "index": index}
+        sample |= {"id": episode.id, "episode": number, "index": index}
         if episode.agent_pos is not None:
             sample["agent_pos"] = episode.agent_pos[index]
         if episode.latent_actions is not None:

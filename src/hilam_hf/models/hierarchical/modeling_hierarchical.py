@@ -21,7 +21,7 @@ from ..acting.policy import ActingMixin
 from ..baku.configuration_baku import BakuConfig
 from ..baku.modeling_baku import BakuModel, masked_targets
 from ..loading import StrictLoadingMixin
-from ..numerics import masked_mean
+from ..numerics import masked_mean, seeded_weights
 from .configuration_hierarchical import HierarchicalPolicyConfig
 from .finetuning import finetuning_config, lora_targets, rebuild_trunk
 
@@ -205,6 +205,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         agent_pos_dim: int | None = None,
         cameras: Sequence[str] | None = None,
         rename_cameras: Mapping[str, str] | None = None,
+        seed: int = 0,
     ) -> list[str]:
         """Turns pi^l from latent actions to real action chunks, and gives it the robot's modalities.
 
@@ -217,6 +218,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             agent_pos_dim: P, for a proprioception token; None leaves pi^l as it is.
             cameras: Cameras of pi^l, in token order; None for those it has.
             rename_cameras: New names of pretraining's cameras, in pi^h and pi^l, as {old: new}.
+            seed: Of the fresh weights, whatever was drawn before.
 
         Returns:
             Names of the modules of pi^l with fresh parameters, such as "action_head".
@@ -233,8 +235,9 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             cameras=cameras,
             renames=renames,
         )
-        self.high_level, _ = rebuild_trunk(self.high_level, config.high_config, renames)
-        self.low_level, fresh = rebuild_trunk(self.low_level, config.low_config, renames, fresh_head=True)
+        with seeded_weights(seed):
+            self.high_level, _ = rebuild_trunk(self.high_level, config.high_config, renames)
+            self.low_level, fresh = rebuild_trunk(self.low_level, config.low_config, renames, fresh_head=True)
         config.fresh_modules = fresh
         config._attn_implementation = self.config._attn_implementation
         self.config = config

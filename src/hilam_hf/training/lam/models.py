@@ -3,11 +3,10 @@
 from collections.abc import Mapping
 from typing import Any
 
-import torch
-
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...models.latent_actions.kinds import get_latent_action_kind
 from ...plugins import DEFAULT_LATENT_ACTION_KIND
+from ..randomness import seeded
 
 
 def new_latent_action_model(
@@ -15,7 +14,7 @@ def new_latent_action_model(
     *,
     image_size: int | None = None,
     options: Mapping[str, Any] | None = None,
-    seed: int | None = None,
+    seed: int = 0,
 ) -> tuple[InverseDynamicsModel, ForwardDynamicsModel]:
     """An untrained latent action model, or one that starts where published training starts.
 
@@ -27,7 +26,7 @@ def new_latent_action_model(
         image_size: Side in pixels of the frames that both models see. None: that of the kind.
         options: Fields of the models' configurations, as `idm.FIELD` and `fdm.FIELD`, or `FIELD` alone where one model
             is both, and what the kind takes besides, such as `idm.preset`.
-        seed: Seed of the random weights. None: torch's own stream.
+        seed: Of the weights, whatever was drawn before.
 
     Returns:
         (inverse dynamics model, forward dynamics model); one and the same object where one model is both.
@@ -41,7 +40,5 @@ def new_latent_action_model(
         >>> idm, fdm = new_latent_action_model("uniskill-light", options={"idm.hidden_size": 96})
     """
     declared = get_latent_action_kind(kind)
-    with torch.random.fork_rng(enabled=seed is not None):
-        if seed is not None:
-            torch.manual_seed(seed)
+    with seeded(seed):
         return declared.new(image_size, options)

@@ -19,8 +19,9 @@ from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
 from ..checkpoints import latest_checkpoint
 from ..config import TrainingConfig
-from ..loop import TrainingResult, save_model, train
+from ..loop import TrainingResult, train
 from ..processes import process_state
+from ..saving import save_model
 from .data import FramesOnly, evenly_spread
 from .validation import NextFrameValidation
 

@@ -31,10 +31,11 @@ class PolicyCollator:
 
     Args:
         language: Vector (E,) of every instruction of the data set.
-        predicted_skills: For every episode the output (N, S) of a frozen π^h, which then does not run in training.
+        predicted_skills: Of every episode, by its id, the output (N, S) of a frozen π^h, which then does not run in
+            training.
     """
 
-    def __init__(self, language: Mapping[str, Tensor], predicted_skills: Sequence[Tensor] | None = None) -> None:
+    def __init__(self, language: Mapping[str, Tensor], predicted_skills: Mapping[str, Tensor] | None = None) -> None:
         self.language = language
         self.predicted_skills = predicted_skills
 
@@ -43,12 +44,13 @@ class PolicyCollator:
         inputs = {argument: batch[key] for argument, key in _KEYS.items() if key in batch}
         inputs["language"] = torch.stack([self.language[instruction] for instruction in batch["language"]])
         if self.predicted_skills is not None:
-            skills = [self.predicted_skills[sample["episode"]][sample["index"]] for sample in samples]
+            skills = [self.predicted_skills[sample["id"]][sample["index"]] for sample in samples]
             inputs["predicted_skills"] = torch.stack(skills)
         return inputs
 
 
-def encode_instructions(policy: ActingMixin, dataset: PolicyDataset) -> dict[str, Tensor]:
-    """Vector (E,) of every instruction of a data set, each computed once by the policy's frozen language encoder."""
-    vectors = policy.language_encoder.encode(dataset.instructions)
-    return dict(zip(dataset.instructions, vectors.cpu(), strict=True))
+def encode_instructions(policy: ActingMixin, *datasets: PolicyDataset) -> dict[str, Tensor]:
+    """Vector (E,) of every instruction of data sets, each computed once by the policy's frozen language encoder."""
+    instructions = sorted({each for dataset in datasets for each in dataset.instructions})
+    vectors = policy.language_encoder.encode(instructions)
+    return dict(zip(instructions, vectors.cpu(), strict=True))

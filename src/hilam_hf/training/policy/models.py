@@ -7,6 +7,7 @@ from typing import Any
 
 from ...data.corpora.info import CorpusInfo
 from ...models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
+from ..randomness import seeded
 
 
 def new_policy(
@@ -17,8 +18,9 @@ def new_policy(
     image_size: int,
     trunk: Mapping[str, Any] | None = None,
     detach_skill: bool = True,
+    seed: int = 0,
 ) -> HierarchicalPolicy:
-    """An untrained policy that fits a skill corpus; its weights follow from torch's random state.
+    """An untrained policy that fits a skill corpus.
 
     Where latent actions are codes, π^l predicts their vectors.
 
@@ -29,6 +31,7 @@ def new_policy(
         image_size: Side in pixels of the frames.
         trunk: Further options of both trunks, of `BakuConfig`.
         detach_skill: No gradient from π^l's loss into π^h.
+        seed: Of the weights, whatever was drawn before.
 
     Raises:
         ValueError: The corpus has no skills of that stage, or an option is not valid.
@@ -37,13 +40,13 @@ def new_policy(
         known = ", ".join(map(str, sorted(info.skill_dims))) or "none"
         raise ValueError(f"stage: got {stage}, but the corpus has skills of stages: {known}; choose one of these")
     options = {"cameras": list(cameras), "image_size": image_size, **(trunk or {})}
-    return HierarchicalPolicy(
-        HierarchicalPolicyConfig(
-            high_config=dict(options),
-            low_config=dict(options),
-            skill_dim=info.skill_dims[stage],
-            latent_dim=info.vector_dim,
-            stage=stage,
-            detach_skill=detach_skill,
-        )
+    config = HierarchicalPolicyConfig(
+        high_config=dict(options),
+        low_config=dict(options),
+        skill_dim=info.skill_dims[stage],
+        latent_dim=info.vector_dim,
+        stage=stage,
+        detach_skill=detach_skill,
     )
+    with seeded(seed):
+        return HierarchicalPolicy(config)

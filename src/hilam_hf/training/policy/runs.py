@@ -1,23 +1,81 @@
-"""Fine-tuning on a folder of demonstrations: what `hilam train finetune` and `examples/finetune_libero.py` do."""
+"""Policies from corpora and demonstrations: what `hilam train policy`, `hilam train finetune` and `examples` do."""
 
 import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ...data.corpora.corpus import load_corpus
+from ...data.corpora.info import CorpusInfo
 from ...data.demonstrations.actions import GripperConvention
 from ...data.demonstrations.loader import Demonstrations, load_demonstrations
+from ...data.episodes import scan_videos
 from ...data.hub_folder import dataset_folder
 from ...data.samples.policy import PolicyDataset
 from ...envs.protocols import EvaluationProtocol
 from ...envs.registry import get_protocol, get_simulator
 from ...models.hierarchical import HierarchicalPolicy
 from ...video.orientation import ImageTransform
+from ..config import TrainingConfig
+from ..held_out import check_held_out
 from ..loop import TrainingResult
 from ..processes import process_state
-from .train import FinetuningConfig, finetune_policy
+from ..run_folder import open_run_folder
+from .models import new_policy
+from .train import WRITES, FinetuningConfig, finetune_policy, pretrain_policy
 
 logger = logging.getLogger(__name__)
+
+
+def pretrain_on_corpus(
+    corpus: str,
+    videos: str | Path,
+    config: TrainingConfig,
+    *,
+    output_dir: str | Path,
+    stage: int = 2,
+    camera: str = "workspace",
+    image_size: int = 64,
+    held_out_fraction: float = 0.0,
+    resume: bool = False,
+    overwrite: bool = False,
+) -> TrainingResult:
+    """Pretrains a new policy on videos labelled with skills and saves it as `output_dir/policy`.
+
+    Args:
+        corpus: Latent-skill corpus: Hub id or folder.
+        videos: Folder of the videos that it was made from.
+        config: Training options.
+        output_dir: Folder for checkpoints, history and the trained policy.
+        stage: Stage whose skills π^h predicts.
+        camera: Name of the camera that the videos show.
+        image_size: Side in pixels of the frames that the policy sees.
+        held_out_fraction: Fraction of the episodes, by a hash of their ids, to validate on every
+            `config.validate_every` steps.
+        resume: Go on with the run that is in `output_dir`.
+        overwrite: Replace it.
+
+    Raises:
+        FileNotFoundError: There is no such folder of videos.
+        ValueError: An episode of the corpus has no video, or an option is not valid.
+        OSError: The corpus can't be had, or the disk is full.
+    """
+    check_held_out(config, held_out_fraction)
+    inputs = [corpus, videos]
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, inputs=inputs, writes=WRITES) as folder:
+        info = CorpusInfo.from_card(corpus)
+        policy = new_policy(info, stage=stage, cameras=[camera], image_size=image_size, seed=config.seed)
+        dataset = PolicyDataset.from_skill_corpus(
+            load_corpus(corpus),
+            scan_videos(videos, progress=_shows_progress()).episodes,
+            image_size,
+            stage,
+            info=info,
+            camera=camera,
+            progress=_shows_progress(),
+        )
+        training, held_out = dataset.split(held_out_fraction)
+        return pretrain_policy(policy, training, config, output_dir=folder, held_out=held_out)
 
 
 def finetune_on_demonstrations(
@@ -37,7 +95,9 @@ def finetune_on_demonstrations(
     proprioception: str | None = None,
     gripper: GripperConvention | None = None,
     action_scale: float | None = None,
+    held_out_fraction: float = 0.0,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Fine-tunes a pretrained policy and saves the one that acts as `output_dir/policy`.
 
@@ -59,7 +119,10 @@ def finetune_on_demonstrations(
         proprioception: What `agent_pos` is made of, where that is not the protocol's choice.
         gripper: What a gripper of 0 to 1 means, as in `load_demonstrations`.
         action_scale: Factor of all numbers of an action but the gripper, likewise.
-        resume: Continue from the latest checkpoint in `output_dir`.
+        held_out_fraction: Fraction of the demonstrations, by a hash of their ids, to validate on every
+            `config.validate_every` steps.
+        resume: Go on with the run that is in `output_dir`.
+        overwrite: Replace it.
 
     Raises:
         FileNotFoundError: There are no demonstrations.
@@ -71,24 +134,28 @@ def finetune_on_demonstrations(
         image_transform = image_transform or protocol.image_transform
         proprioception = proprioception or protocol.proprioception
     names = tasks if suite is None else _tasks_of_suite(protocol, suite, tasks)
-    actor = HierarchicalPolicy.from_pretrained(policy)
-    recording = load_demonstrations(
-        dataset_folder(demonstrations),
-        tasks=None if names is None else [str(name) for name in names],
-        max_per_task=per_task,
-        cameras=cameras,
-        image_transform=image_transform,
-        proprioception=proprioception,
-        gripper=gripper,
-        action_scale=action_scale,
-    )
-    dataset = PolicyDataset.from_demonstrations(
-        recording, actor.config.low_config.image_size, chunk_size, progress=_shows_progress()
-    )
-    _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}))
-    conversion = {"gripper": gripper, "action_scale": action_scale}
-    actor.config.training_data = _record(recording) | conversion
-    return finetune_policy(actor, dataset, config, output_dir=output_dir, resume=resume)
+    check_held_out(config, held_out_fraction)
+    inputs = [policy, demonstrations]
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, inputs=inputs, writes=WRITES) as folder:
+        actor = HierarchicalPolicy.from_pretrained(policy)
+        recording = load_demonstrations(
+            dataset_folder(demonstrations),
+            tasks=None if names is None else [str(name) for name in names],
+            max_per_task=per_task,
+            cameras=cameras,
+            image_transform=image_transform,
+            proprioception=proprioception,
+            gripper=gripper,
+            action_scale=action_scale,
+        )
+        dataset = PolicyDataset.from_demonstrations(
+            recording, actor.config.low_config.image_size, chunk_size, progress=_shows_progress()
+        )
+        training, held_out = dataset.split(held_out_fraction)
+        _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}), config.seed)
+        conversion = {"gripper": gripper, "action_scale": action_scale}
+        actor.config.training_data = _record(recording) | conversion
+        return finetune_policy(actor, training, config, output_dir=folder, held_out=held_out)
 
 
 def _tasks_of_suite(protocol: EvaluationProtocol | None, suite: str, numbers: Sequence[str | int] | None) -> list[str]:
@@ -99,7 +166,9 @@ def _tasks_of_suite(protocol: EvaluationProtocol | None, suite: str, numbers: Se
     return [simulator.recorded_task(task) for task in simulator.task_names(numbers, suite)]
 
 
-def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int, renames: dict[str, str]) -> None:
+def _prepare(
+    actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int, renames: dict[str, str], seed: int
+) -> None:
     """Give the policy the robot's actions, cameras and proprioception."""
     high: Any = actor.config.high_config
     known = [renames.get(camera, camera) for camera in high.cameras]
@@ -116,8 +185,10 @@ def _prepare(actor: HierarchicalPolicy, dataset: PolicyDataset, chunk_size: int,
         agent_pos_dim=sample["agent_pos"].shape[-1],
         cameras=dataset.cameras,
         rename_cameras=renames,
+        seed=seed,
     )
-    logger.warning("starting fresh: %s", ", ".join(fresh))
+    if _shows_progress():
+        logger.warning("starting fresh: %s", ", ".join(fresh))
 
 
 def _record(demonstrations: Demonstrations) -> dict[str, Any]:

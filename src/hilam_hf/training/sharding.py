@@ -1,0 +1,40 @@
+"""Models whose parameters are shared out over the processes (FSDP2), by accelerate or by the caller."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+from accelerate import Accelerator
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+
+def is_sharded_model(model: nn.Module) -> bool:
+    """Whether some parameter is a shard of one."""
+    return any(isinstance(parameter, DTensor) for parameter in model.parameters())
+
+
+def prepared(accelerator: Accelerator, model: nn.Module, optimizer: Any) -> tuple[nn.Module, Any]:
+    """Model and optimiser as the launch needs them; a model that is sharded already stays as it is."""
+    if is_sharded_model(model):
+        # accelerate would add data parallelism on top, over the same processes.
+        return model, accelerator.prepare(optimizer)
+    return accelerator.prepare(model, optimizer)
+
+
+def without_synchronising(accelerator: Accelerator, model: nn.Module, last: bool) -> AbstractContextManager[None]:
+    """Within it gradients stay in their process, to be summed up with those of the step's last part."""
+    if last:
+        return nullcontext()
+    return _unsynchronised(model) if is_sharded_model(model) else accelerator.no_sync(model)
+
+
+@contextmanager
+def _unsynchronised(model: Any) -> Iterator[None]:
+    model.set_requires_gradient_sync(False)
+    try:
+        yield
+    finally:
+        model.set_requires_gradient_sync(True)
