@@ -76,7 +76,8 @@ class CheckpointStore:
             written.set_exception(error)
         else:
             written = self._threads.submit(write)
-        self._pending = _Pending(target, partial, dict(state), written)
+        # A copy, as the run goes on with what it is made of.
+        self._pending = _Pending(target, partial, json.loads(json.dumps(state)), written)
         if not self.in_background:
             self.settle()
 
@@ -97,14 +98,21 @@ class CheckpointStore:
         hashes, problem = _outcome(pending.written)
         outcomes = gathered((hashes, problem))
         problems = [told for _, told in outcomes if told is not None]
-        if problems:
-            main_process_does(lambda: shutil.rmtree(pending.partial, ignore_errors=True))
-            raise OSError(
-                f"cannot write the checkpoint {pending.target}: {problems[0]}; free some space, then resume from the "
-                "one before"
-            )
         files = {name: digest for part, _ in outcomes for name, digest in part.items()}
-        main_process_does(lambda: self._name(pending, files))
+
+        def finish() -> None:
+            try:
+                if problems:
+                    raise OSError(problems[0])
+                self._name(pending, files)
+            except OSError as error:
+                shutil.rmtree(pending.partial, ignore_errors=True)
+                raise OSError(
+                    f"cannot write the checkpoint {pending.target}: {error}; free some space, then resume from the "
+                    "one before"
+                ) from error
+
+        main_process_does(finish)
 
     def latest(self) -> Path | None:
         """The checkpoint with the highest step, or None."""
