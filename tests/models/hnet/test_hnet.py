@@ -10,6 +10,7 @@ from huggingface_hub.errors import StrictDataclassError
 from torch import Tensor
 
 from hilam_hf.models.hnet import HNetConfig, HNetModel, RoutingModule, SequenceLayout, chunk, dechunk, ratio_loss
+from hilam_hf.models.hnet.dynamic_chunking import BoundaryCounts
 from hilam_hf.models.hnet.layers import HNetMLP
 from hilam_hf.models.hnet.layout import LayerSpec, parse_layout, parse_stack
 from tests.models.mixins import ModelTesterMixin
@@ -203,6 +204,20 @@ def test_ratio_loss_is_one_at_the_target_and_refuses_ratios_of_one() -> None:
     assert ratio_loss(prob > 0.5, prob, 4.0).item() == pytest.approx(1.0)
     with pytest.raises(ValueError, match="expected more than 1"):
         ratio_loss(prob > 0.5, prob, 1.0)
+
+
+def test_ratio_losses_of_parts_have_the_mean_of_their_batch() -> None:
+    """Parts (1, 0, 0) and (1): F = 1/2 in the whole batch, 1/3 and 1 in the parts."""
+    prob = torch.tensor([0.9, 0.3, 0.1, 0.7], dtype=torch.float64, requires_grad=True)
+    counts = BoundaryCounts(torch.tensor(2.0), torch.tensor(1.0))
+    parts = [ratio_loss(part > 0.5, part, 4.0, counts=counts) for part in (prob[:3], prob[3:])]
+    # 4/3 * (3 F G + (1 - F)(1 - G)) = 4/3 * (1/2 + G), with G = 1.3 / 2 and 0.7 / 2 in the parts and 0.5 in the whole.
+    assert [part.item() for part in parts] == pytest.approx([4 / 3 * 1.15, 4 / 3 * 0.85])
+    mean = torch.stack(parts).mean()
+    assert mean.item() == pytest.approx(4 / 3)
+    assert ratio_loss(prob > 0.5, prob, 4.0).item() == pytest.approx(4 / 3)
+    (gradient,) = torch.autograd.grad(mean, prob)
+    assert gradient.tolist() == pytest.approx([1 / 3] * 4)
 
 
 def test_mlp_width_is_rounded_up_to_a_multiple_of_128() -> None:

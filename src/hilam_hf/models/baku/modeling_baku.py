@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -22,7 +22,7 @@ from transformers.utils import ModelOutput
 from ...video import as_float_frames, check_pixel_range
 from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
-from ..numerics import masked_mean
+from ..numerics import MeanOverParts, masked_mean, mean_count
 from .configuration_baku import BakuConfig
 
 SHARED_ENCODER = "shared"
@@ -376,6 +376,7 @@ class BakuModel(BakuPreTrainedModel):
         actions: Tensor | None = None,
         action_mask: Tensor | None = None,
         camera_tokens: Tensor | None = None,
+        mean_over_parts: MeanOverParts | None = None,
     ) -> BakuOutput:
         """Predicts a chunk at every step, and its loss against `actions`.
 
@@ -387,6 +388,7 @@ class BakuModel(BakuPreTrainedModel):
             actions: (B, T, Q, A) targets, normalised.
             action_mask: (B, T, Q) true where an action is real rather than padding; all real when absent.
             camera_tokens: (B, T, cameras, D) in the place of `pixels`.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts`.
 
         Raises:
             ValueError: An input that the config asks for is missing or has the wrong size.
@@ -400,8 +402,28 @@ class BakuModel(BakuPreTrainedModel):
                     f"actions must have shape {tuple(action_mean.shape)} (B, T, chunk_size, action_dim), "
                     f"got {tuple(actions.shape)}."
                 )
-            loss = gaussian_nll(action_mean, actions, self.config.action_std, action_mask)
+            count = mean_count("actions", actions, action_mask, mean_over_parts)
+            loss = gaussian_nll(action_mean, actions, self.config.action_std, action_mask, count)
         return BakuOutput(loss=loss, action_mean=action_mean, features=features)
+
+    def count_parts(
+        self,
+        mean_over_parts: MeanOverParts,
+        *,
+        actions: Tensor | None = None,
+        action_mask: Tensor | None = None,
+        **others: Any,
+    ) -> None:
+        """Makes the calls of `mean_over_parts` that `forward` makes for the same part of a batch, and nothing else.
+
+        Args:
+            mean_over_parts: Gets the names and counts; see `hilam_hf.models.numerics.MeanOverParts`.
+            actions: (B, T, Q, A) targets.
+            action_mask: (B, T, Q) true where an action is real rather than padding.
+            **others: The other arguments of `forward`, which no count depends on.
+        """
+        if actions is not None:
+            mean_count("actions", actions, action_mask, mean_over_parts)
 
     def _frames(self, pixels: Mapping[str, Tensor], camera: str) -> Tensor:
         if camera not in pixels:
@@ -432,7 +454,9 @@ class BakuModel(BakuPreTrainedModel):
         return projector(values.to(self.action_token.dtype))
 
 
-def gaussian_nll(mean: Tensor, target: Tensor, std: float, mask: Tensor | None = None) -> Tensor:
+def gaussian_nll(
+    mean: Tensor, target: Tensor, std: float, mask: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
     """Mean of -log N(target; mean, std^2) over the numbers whose vector the mask keeps.
 
     Args:
@@ -440,10 +464,11 @@ def gaussian_nll(mean: Tensor, target: Tensor, std: float, mask: Tensor | None =
         target: (..., A) targets.
         std: Standard deviation, fixed.
         mask: (...) true where the vector counts.
+        count: () the numbers to divide by, for a part of a batch; see `numerics.masked_mean`.
     """
     constant = math.log(std) + 0.5 * math.log(2 * math.pi)
     errors = masked_targets(mean, target, mask) - mean
-    return masked_mean((errors / std).square() / 2 + constant, mask)
+    return masked_mean((errors / std).square() / 2 + constant, mask, count)
 
 
 def masked_targets(predictions: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:

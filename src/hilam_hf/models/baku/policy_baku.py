@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -12,6 +13,7 @@ from ..acting.normalization import Normalizer, Statistics, optional_normalizer, 
 from ..acting.observation import PolicyInputs, add_step
 from ..acting.policy import ActingMixin
 from ..loading import StrictLoadingMixin
+from ..numerics import MeanOverParts
 from .configuration_baku import BakuConfig
 from .modeling_baku import BakuModel, BakuOutput
 
@@ -69,6 +71,7 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         agent_pos: Tensor | None = None,
         actions: Tensor | None = None,
         action_mask: Tensor | None = None,
+        mean_over_parts: MeanOverParts | None = None,
     ) -> BakuOutput:
         """Predicts chunks, and the loss against `actions`.
 
@@ -78,6 +81,7 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             agent_pos: (B, P) or (B, T, P) proprioception in the environment's units.
             actions: (B, Q, A) or (B, T, Q, A) in the environment's units.
             action_mask: (B, Q) or (B, T, Q) true where an action is real rather than padding.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts`.
 
         Returns:
             The trunk's output, with `action_mean` (B, T, Q, A) in the environment's units.
@@ -88,9 +92,30 @@ class BakuPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             agent_pos=self._normalized_agent_pos(add_step(agent_pos, 3)),
             actions=None if actions is None else self.action_normalizer.normalize(add_step(actions, 4)),
             action_mask=add_step(action_mask, 3),
+            mean_over_parts=mean_over_parts,
         )
         output.action_mean = self.action_normalizer.denormalize(output.action_mean)
         return output
+
+    def count_parts(
+        self,
+        mean_over_parts: MeanOverParts,
+        *,
+        actions: Tensor | None = None,
+        action_mask: Tensor | None = None,
+        **others: Any,
+    ) -> None:
+        """Makes the calls of `mean_over_parts` that `forward` makes for the same part of a batch, and nothing else.
+
+        Args:
+            mean_over_parts: Gets the names and counts; see `hilam_hf.models.numerics.MeanOverParts`.
+            actions: (B, Q, A) or (B, T, Q, A) targets.
+            action_mask: (B, Q) or (B, T, Q) true where an action is real rather than padding.
+            **others: The other arguments of `forward`, which no count depends on.
+        """
+        self.model.count_parts(
+            mean_over_parts, actions=add_step(actions, 4), action_mask=add_step(action_mask, 3), **others
+        )
 
     def _normalized_agent_pos(self, agent_pos: Tensor | None) -> Tensor | None:
         if agent_pos is None or self.agent_pos_normalizer is None:

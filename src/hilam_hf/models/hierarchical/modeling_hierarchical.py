@@ -21,7 +21,7 @@ from ..acting.policy import ActingMixin
 from ..baku.configuration_baku import BakuConfig
 from ..baku.modeling_baku import BakuModel, masked_targets
 from ..loading import StrictLoadingMixin
-from ..numerics import masked_mean, seeded_weights
+from ..numerics import MeanOverParts, masked_mean, mean_count, seeded_weights
 from .configuration_hierarchical import HierarchicalPolicyConfig
 from .finetuning import finetuning_config, lora_targets, rebuild_trunk
 
@@ -151,6 +151,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         actions: Tensor | None = None,
         action_mask: Tensor | None = None,
         predicted_skills: Tensor | None = None,
+        mean_over_parts: MeanOverParts | None = None,
     ) -> HierarchicalPolicyOutput:
         """Losses against whichever targets are given, and the predictions.
 
@@ -166,6 +167,7 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             actions: (B, Q, A) or (B, T, Q, A) target actions in the environment's units.
             action_mask: (B, Q) or (B, T, Q) true where an action of the chunk is real rather than padding.
             predicted_skills: (B, S) or (B, T, S) outputs of `predict_skills`, in the place of running pi^h.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts`.
 
         Raises:
             ValueError: An input is missing or has the wrong size, a target does not belong to the policy's phase, or
@@ -182,7 +184,8 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         output = {"skills": self.skill_normalizer.denormalize(normalized_skills)}
         if skills is not None:
             target = self.skill_normalizer.normalize(add_step(skills, 3))
-            output["skill_loss"] = regression_loss(self.config.skill_loss, normalized_skills, target)
+            count = mean_count("skills", normalized_skills, None, mean_over_parts)
+            output["skill_loss"] = regression_loss(self.config.skill_loss, normalized_skills, target, count=count)
         if skills is None or latent_actions is not None or actions is not None:
             condition = normalized_skills.detach() if self.config.detach_skill else normalized_skills
             if camera_tokens is None:
@@ -190,12 +193,40 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
             chunk = self.low_level(pixels, language, agent_pos, condition, camera_tokens=camera_tokens).action_mean
             mask = add_step(action_mask, 3)
             if self.config.action_dim is None:
-                output |= self._latent_action_outputs(chunk, latent_actions, mask)
+                output |= self._latent_action_outputs(chunk, latent_actions, mask, mean_over_parts)
             else:
-                output |= self._action_outputs(chunk, actions, mask)
+                output |= self._action_outputs(chunk, actions, mask, mean_over_parts)
         if stepless:
             output = {name: value[:, 0] if value.ndim else value for name, value in output.items()}
         return HierarchicalPolicyOutput(loss=self._total_loss(output), **output)
+
+    def count_parts(
+        self,
+        mean_over_parts: MeanOverParts,
+        *,
+        skills: Tensor | None = None,
+        latent_actions: Tensor | None = None,
+        actions: Tensor | None = None,
+        action_mask: Tensor | None = None,
+        **others: Any,
+    ) -> None:
+        """Makes the calls of `mean_over_parts` that `forward` makes for the same part of a batch, and nothing else.
+
+        Args:
+            mean_over_parts: Gets the names and counts; see `hilam_hf.models.numerics.MeanOverParts`.
+            skills: As for `forward`, as are all that follow.
+            latent_actions: (B, D), (B, T, D), or with Q before D for a chunk.
+            actions: (B, Q, A) or (B, T, Q, A).
+            action_mask: (B, Q) or (B, T, Q).
+            **others: The other arguments of `forward`, which no count depends on.
+        """
+        mask = add_step(action_mask, 3)
+        if skills is not None:
+            mean_count("skills", skills, None, mean_over_parts)
+        if latent_actions is not None:
+            mean_count("latent_actions", self._latent_chunks(latent_actions), mask, mean_over_parts)
+        if actions is not None:
+            mean_count("actions", add_step(actions, 4), mask, mean_over_parts)
 
     def prepare_for_finetuning(
         self,
@@ -333,23 +364,35 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
                 raise ValueError(f"{name} must have length {size} in the last dimension, got {tuple(target.shape)}.")
 
     def _latent_action_outputs(
-        self, chunk: Tensor, latent_actions: Tensor | None, mask: Tensor | None
+        self,
+        chunk: Tensor,
+        latent_actions: Tensor | None,
+        mask: Tensor | None,
+        mean_over_parts: MeanOverParts | None,
     ) -> dict[str, Tensor]:
         """Predicted latents (B, T, Q, D), without Q where it is 1, and their loss."""
-        one = self.config.low_config.chunk_size == 1
-        output = {"latent_actions": self.latent_action_normalizer.denormalize(chunk.squeeze(2) if one else chunk)}
+        latents = chunk.squeeze(2) if self.config.low_config.chunk_size == 1 else chunk
+        output = {"latent_actions": self.latent_action_normalizer.denormalize(latents)}
         if latent_actions is not None:
-            target = latent_actions[..., None, :] if one else latent_actions
-            target = self.latent_action_normalizer.normalize(add_step(target, 4))
-            output["latent_action_loss"] = regression_loss(self.config.latent_loss, chunk, target, mask)
+            target = self.latent_action_normalizer.normalize(self._latent_chunks(latent_actions))
+            count = mean_count("latent_actions", chunk, mask, mean_over_parts)
+            output["latent_action_loss"] = regression_loss(self.config.latent_loss, chunk, target, mask, count)
         return output
 
-    def _action_outputs(self, chunk: Tensor, actions: Tensor | None, mask: Tensor | None) -> dict[str, Tensor]:
+    def _latent_chunks(self, latent_actions: Tensor) -> Tensor:
+        """Target latent actions as (B, T, Q, D)."""
+        latents = latent_actions.unsqueeze(-2) if self.config.low_config.chunk_size == 1 else latent_actions
+        return latents.unsqueeze(1) if latents.ndim == 3 else latents
+
+    def _action_outputs(
+        self, chunk: Tensor, actions: Tensor | None, mask: Tensor | None, mean_over_parts: MeanOverParts | None
+    ) -> dict[str, Tensor]:
         """Predicted actions (B, T, Q, A) and their loss."""
         output = {"actions": self.action_normalizer.denormalize(chunk)}
         if actions is not None:
             target = self.action_normalizer.normalize(add_step(actions, 4))
-            output["action_loss"] = regression_loss(self.config.action_loss, chunk, target, mask)
+            count = mean_count("actions", chunk, mask, mean_over_parts)
+            output["action_loss"] = regression_loss(self.config.action_loss, chunk, target, mask, count)
         return output
 
     def _total_loss(self, output: Mapping[str, Tensor]) -> Tensor | None:
@@ -394,8 +437,10 @@ class HierarchicalPolicy(ActingMixin, StrictLoadingMixin, PreTrainedModel):
         return history.last_step(self.low_level.decode(prompt, steps)[0], inputs.rows)
 
 
-def regression_loss(kind: str, predictions: Tensor, targets: Tensor, mask: Tensor | None = None) -> Tensor:
-    """Mean loss over the numbers of the (..., A) vectors that the mask (...) keeps.
+def regression_loss(
+    kind: str, predictions: Tensor, targets: Tensor, mask: Tensor | None = None, count: Tensor | None = None
+) -> Tensor:
+    """Mean loss over the numbers of the (..., A) vectors that the mask (...) keeps; `count` as in `masked_mean`.
 
     Raises:
         ValueError: The shapes differ.
@@ -403,7 +448,7 @@ def regression_loss(kind: str, predictions: Tensor, targets: Tensor, mask: Tenso
     if predictions.shape != targets.shape:
         raise ValueError(f"Targets must have shape {tuple(predictions.shape)}, got {tuple(targets.shape)}.")
     targets = masked_targets(predictions, targets.to(predictions.dtype), mask)
-    return masked_mean(_LOSSES[kind](predictions, targets, reduction="none"), mask)
+    return masked_mean(_LOSSES[kind](predictions, targets, reduction="none"), mask, count)
 
 
 def _add_steps(pixels: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], bool]:

@@ -180,22 +180,23 @@ class LatentSpace(nn.Module):
             return predictions
         return predictions.unflatten(-1, (self.config.num_codes, self.config.codebook_size))
 
-    def latent_loss(self, predictions: Tensor, rows: Tensor, is_pair: Tensor) -> Tensor:
+    def latent_loss(self, predictions: Tensor, rows: Tensor, is_pair: Tensor, count: Tensor | None = None) -> Tensor:
         """The first term of eq. 4, between what `head` predicts at t and the latent action at t + 1.
 
         Args:
             predictions: (P, D) or (P, D, K).
             rows: (P, D) latent actions in original units, or codes.
             is_pair: (P - 1,) bool, whether rows t and t + 1 are neighbours in one sequence.
+            count: () number of neighbours to divide by, for a part of a batch. None: those of `is_pair`.
 
         Returns:
             The mean over neighbours of the element-wise L1 distance, or of the codes' cross-entropy.
         """
         if not self.config.is_discrete:
-            return masked_mean((predictions[:-1] - self.standardise(rows[1:])).abs().mean(-1), is_pair)
+            return masked_mean((predictions[:-1] - self.standardise(rows[1:])).abs().mean(-1), is_pair, count)
         targets = rows[1:].long()
         losses = F.cross_entropy(predictions[:-1].flatten(0, 1), targets.flatten(), reduction="none")
-        return masked_mean(losses.view(targets.shape).mean(-1), is_pair)
+        return masked_mean(losses.view(targets.shape).mean(-1), is_pair, count)
 
     def in_original_units(self, predictions: Tensor) -> Tensor:
         """Predictions as the model returns them: (P, D) in the units of the input, or logits (P, D, K)."""

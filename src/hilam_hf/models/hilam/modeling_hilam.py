@@ -15,7 +15,6 @@ from transformers import initialization as init
 from transformers.image_processing_utils import BaseImageProcessor
 from transformers.utils import ModelOutput
 
-from ...video import as_float_frames
 from ..hnet.cache import LevelCache
 from ..hnet.dynamic_chunking import ratio_loss
 from ..hnet.modeling_hnet import HNetModel, HNetStageOutput, StageRecord, StageTokens, padded_stage
@@ -23,13 +22,24 @@ from ..hnet.packing import SequenceLayout
 from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
-from ..numerics import masked_mean
+from ..numerics import MeanOverParts
 from ..saving import ProcessorSavingMixin
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
 from .latents import LatentSpace
-from .losses import Reconstruction, check_reconstruction, neighbours, one_step_share, rows_of_steps
+from .losses import (
+    Counts,
+    Reconstruction,
+    boundary_rate,
+    check_reconstruction,
+    count_reconstruction,
+    mean_counts,
+    neighbours,
+    one_step_share,
+    reconstruction_of_part,
+    rows_of_steps,
+)
 from .skills import SkillExtraction
 from .streaming import SkillStream
 
@@ -39,7 +49,11 @@ ForwardDynamics = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 @dataclass
 class HiLAMOutput(ModelOutput):
-    """Output of `HiLAMModel`. Losses are scalars; means are over valid time steps only."""
+    """Output of `HiLAMModel`. Losses are scalars; means are over valid time steps only.
+
+    Of a part of a batch (`mean_over_parts`), losses, rates and shares are such that their means over the parts are
+    those of the whole batch.
+    """
 
     loss: Tensor | None = None
     """Eq. 4: latent_loss + lambda_rec * reconstruction_loss + lambda_ratio * ratio losses."""
@@ -58,8 +72,8 @@ class HiLAMOutput(ModelOutput):
     """(S,) share of each chunking stage's chunks that are one of its tokens long. A stage may meet its boundary rate
     with nothing but such chunks and very long ones."""
     dropped_boundaries: Tensor | None = None
-    """(S,) boundaries beyond the backbone's `chunk_capacity`, which were merged into the chunk before them; None where
-    the number of chunks is not limited."""
+    """(S,) boundaries beyond the backbone's `chunk_capacity`, which were merged into the chunk before them; a part's
+    own number. None where the number of chunks is not limited."""
     predictions: Tensor | None = None
     """(B, T, D) in the units of the input: row t predicts latent action t + 1. Zeros at padding. Discrete: logits
     (B, T, D, K)."""
@@ -157,6 +171,7 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         reconstruction_frames: Tensor | None = None,
         reconstruction_targets: Tensor | None = None,
         forward_dynamics: nn.Module | ForwardDynamics | None = None,
+        mean_over_parts: MeanOverParts | None = None,
     ) -> HiLAMOutput:
         """Predicts every next latent action and computes the losses of eq. 4.
 
@@ -171,7 +186,9 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
             reconstruction_frames: (R, C, H, W) floats in [0, 1], or uint8: frame I_(t+1) of each step.
             reconstruction_targets: Frame I_(t+1+k), alike; k is the sequence's own stride.
             forward_dynamics: A frozen model with `loss(frames, latents, next_frames)`, or such a function. None: the
-                model's `fdm`.
+                model's `fdm`. Of a part of a batch its loss is taken for a mean over time steps, unless it has
+                `loss_of_part` and `count_parts` of its own.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts` and `count_parts`.
 
         Raises:
             ValueError: If the statistics are not set, shapes or dtypes do not fit, or steps come without frames or
@@ -184,16 +201,16 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         predictions = self.head(hidden)
 
         # Eq. 4
-        is_pair = neighbours(layout)
-        latent_loss = self.latent_loss(predictions, rows, is_pair)
-        ratio_losses = self._ratio_losses(records)
+        counts = mean_counts(layout, [record.tokens for record in records], mean_over_parts)
+        latent_loss = self.latent_loss(predictions, rows, neighbours(layout), counts.pairs)
+        ratio_losses = self._ratio_losses(records, counts)
         loss = latent_loss
         for weight, stage_loss in zip(self.config.ratio_weights, ratio_losses, strict=True):
             loss = loss + weight * stage_loss
         reconstruction = None
         if reconstruction_steps is not None or forward_dynamics is not None:
-            frames = check_reconstruction(reconstruction_steps, reconstruction_frames, reconstruction_targets)
-            reconstruction = self._reconstruction_loss(predictions, layout, frames, forward_dynamics)
+            drawn = check_reconstruction(reconstruction_steps, reconstruction_frames, reconstruction_targets)
+            reconstruction = self._reconstruction_loss(predictions, layout, drawn, forward_dynamics, mean_over_parts)
             loss = loss + self.config.lambda_rec * reconstruction
 
         return HiLAMOutput(
@@ -202,16 +219,51 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
             reconstruction_loss=reconstruction,
             ratio_loss=self._stack_stages(ratio_losses).sum(),
             ratio_losses=self._stack_stages(ratio_losses),
-            boundary_rates=self._stack_stages(
-                [masked_mean(record.routing.boundary_mask.float(), record.layout.valid_rows) for record in records]
-            ),
-            one_step_shares=self._stack_stages(
-                [one_step_share(record.routing.boundary_mask, record.layout) for record in records]
-            ),
+            boundary_rates=self._of_boundaries(boundary_rate, records, counts),
+            one_step_shares=self._of_boundaries(one_step_share, records, counts),
             dropped_boundaries=self._dropped_boundaries(records),
             predictions=layout.pad(self.in_original_units(predictions), length=length),
             stages=tuple(padded_stage(record, None if index else length) for index, record in enumerate(records)),
         )
+
+    @torch.no_grad()
+    def count_parts(
+        self,
+        mean_over_parts: MeanOverParts,
+        latent_actions: Tensor,
+        attention_mask: Tensor | None = None,
+        reconstruction_steps: Tensor | None = None,
+        reconstruction_frames: Tensor | None = None,
+        reconstruction_targets: Tensor | None = None,
+        forward_dynamics: nn.Module | ForwardDynamics | None = None,
+    ) -> None:
+        """Makes the calls of `mean_over_parts` that `forward` makes for the same part of a batch, and nothing else.
+
+        Runs the encoders and the routing alone. Nothing in them is random, so their boundaries are those of `forward`,
+        with the same weights and under the same autocast. Nothing is read back from the device where the backbone has
+        a `chunk_capacity`.
+
+        Args:
+            mean_over_parts: Gets the names and counts; see `hilam_hf.models.numerics.MeanOverParts`. What it returns
+                is not used.
+            latent_actions: As for `forward`, as are all that follow.
+            attention_mask: (B, T).
+            reconstruction_steps: (R, 2).
+            reconstruction_frames: (R, C, H, W), needed as losses may relate errors to how much frames change.
+            reconstruction_targets: (R, C, H, W).
+            forward_dynamics: A frozen model or a function.
+
+        Raises:
+            ValueError: As `forward` does.
+        """
+        layout = self._layout_of(latent_actions, attention_mask)
+        self.require_latent_space()
+        rows = layout.pack(latent_actions)
+        mean_counts(layout, self.hnet.segment_level(self.embed(rows), layout, limited=True), mean_over_parts)
+        if reconstruction_steps is not None or forward_dynamics is not None:
+            drawn = check_reconstruction(reconstruction_steps, reconstruction_frames, reconstruction_targets)
+            frames, targets = drawn.float_frames(latent_actions.device)
+            count_reconstruction(self._forward_dynamics(forward_dynamics), frames, targets, mean_over_parts)
 
     @torch.no_grad()
     def extract_skills(
@@ -308,11 +360,22 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         """The stages' boundaries and features for packed latent actions (P, D); see `HNetModel.segment_level`."""
         return self.hnet.segment_level(self.embed(rows), layout, cache)
 
-    def _ratio_losses(self, records: tuple[StageRecord, ...]) -> list[Tensor]:
+    def _ratio_losses(self, records: tuple[StageRecord, ...], counts: Counts) -> list[Tensor]:
         return [
-            ratio_loss(record.routing.boundary_mask, record.routing.boundary_prob, target, record.layout.valid_rows)
-            for record, target in zip(records, self.config.target_ratios, strict=True)
+            ratio_loss(routing.boundary_mask, routing.boundary_prob, target, layout.valid_rows, of_stage)
+            for (layout, routing, *_), target, of_stage in zip(
+                records, self.config.target_ratios, counts.stages, strict=True
+            )
         ]
+
+    def _of_boundaries(self, figure: Callable[..., Tensor], records: tuple[StageRecord, ...], counts: Counts) -> Tensor:
+        """(S,) a figure of each stage's boundaries."""
+        return self._stack_stages(
+            [
+                figure(record.routing.boundary_mask, record.layout, of_stage)
+                for record, of_stage in zip(records, counts.stages, strict=True)
+            ]
+        )
 
     def _dropped_boundaries(self, records: tuple[StageRecord, ...]) -> Tensor | None:
         dropped = [record.chunks.num_dropped for record in records if record.chunks.num_dropped is not None]
@@ -328,16 +391,22 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
         layout: SequenceLayout,
         drawn: Reconstruction,
         forward_dynamics: nn.Module | ForwardDynamics | None,
+        mean_over_parts: MeanOverParts | None,
     ) -> Tensor:
         """L_rec at some time steps: the FDM with ẑ_(t+1) and frame I_(t+1) against I_(t+1+k)."""
-        loss_function = self._forward_dynamics_loss(forward_dynamics)
+        dynamics = self._forward_dynamics(forward_dynamics)
+        frames, targets = drawn.float_frames(predictions.device)
         if not len(drawn.steps):
+            if mean_over_parts is not None:
+                count_reconstruction(dynamics, frames, targets, mean_over_parts)
             return predictions.sum() * 0
         latents = self.dynamics_latents(predictions[rows_of_steps(layout, drawn.steps)])
-        frames, targets = (as_float_frames(each.to(predictions.device)) for each in (drawn.frames, drawn.targets))
-        return loss_function(frames, latents, targets)
+        if mean_over_parts is None:
+            return getattr(dynamics, "loss", dynamics)(frames, latents, targets)
+        return reconstruction_of_part(dynamics, frames, latents, targets, mean_over_parts)
 
-    def _forward_dynamics_loss(self, forward_dynamics: nn.Module | ForwardDynamics | None) -> ForwardDynamics:
+    def _forward_dynamics(self, forward_dynamics: nn.Module | ForwardDynamics | None) -> Any:
+        """The model or function of the reconstruction loss."""
         chosen = self.fdm if forward_dynamics is None else forward_dynamics
         if chosen is None:
             raise ValueError(
@@ -349,7 +418,7 @@ class HiLAMModel(LatentSpace, HiLAMPreTrainedModel):
                 "forward_dynamics: got a model with trainable parameters, expected a frozen one. Call "
                 "requires_grad_(False) on it."
             )
-        return getattr(chosen, "loss", chosen)
+        return chosen
 
     def _unpadded(self, inputs: Any, attention_mask: Tensor | None) -> Sequence[SkillInput]:
         """The sequences of `extract_skills`' inputs, one by one."""

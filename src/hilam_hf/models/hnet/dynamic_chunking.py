@@ -178,7 +178,22 @@ def straight_through_ones(selected_prob: Tensor) -> Tensor:
     return 1 + (selected_prob - selected_prob.detach())
 
 
-def ratio_loss(boundary_mask: Tensor, boundary_prob: Tensor, target_ratio: float, mask: Tensor | None = None) -> Tensor:
+class BoundaryCounts(NamedTuple):
+    """What the ratio loss of a part of a batch divides by; means over the parts, see `numerics.MeanOverParts`."""
+
+    rows: Tensor
+    """() float."""
+    boundaries: Tensor
+    """() float."""
+
+
+def ratio_loss(
+    boundary_mask: Tensor,
+    boundary_prob: Tensor,
+    target_ratio: float,
+    mask: Tensor | None = None,
+    counts: BoundaryCounts | None = None,
+) -> Tensor:
     """The H-Net ratio loss, which draws the average chunk length to N and keeps the decisions confident (L_ratio of eq.
     4).
 
@@ -190,6 +205,9 @@ def ratio_loss(boundary_mask: Tensor, boundary_prob: Tensor, target_ratio: float
         boundary_prob: (...) p.
         target_ratio: N > 1, rows per chunk.
         mask: (...) True where a position counts. Without it every position counts, padding too; packed rows need none.
+        counts: For a part of a batch. F is then that of the whole batch, and G the part's sum of p by the mean number
+            of rows: the loss is linear in G, so its mean over the parts is that of the whole batch. None: the batch is
+            whole.
 
     Returns:
         A scalar.
@@ -200,6 +218,9 @@ def ratio_loss(boundary_mask: Tensor, boundary_prob: Tensor, target_ratio: float
     if target_ratio <= 1:
         raise ValueError(f"target_ratio: got {target_ratio}, expected more than 1 (rows per chunk). Use 2 or more.")
     prob = upcast(boundary_prob)
-    fraction, mean_prob = masked_mean(boundary_mask.to(prob.dtype), mask), masked_mean(prob, mask)
+    if counts is None:
+        fraction, mean_prob = masked_mean(boundary_mask.to(prob.dtype), mask), masked_mean(prob, mask)
+    else:
+        fraction, mean_prob = counts.boundaries / counts.rows, masked_mean(prob, mask, counts.rows)
     n = target_ratio
     return n / (n - 1) * ((n - 1) * fraction * mean_prob + (1 - fraction) * (1 - mean_prob))

@@ -83,6 +83,16 @@ class ResidualProjection(Float32Linear):
     """The skip connection around a stage's inner level, closed before training."""
 
 
+class StageTokens(NamedTuple):
+    """What one chunking stage's encoder and routing say, on packed rows."""
+
+    layout: SequenceLayout
+    features: Tensor
+    """(T, D) the encoder's output h."""
+    boundary_mask: Tensor
+    """(T,) bool: whether a chunk starts at the row."""
+
+
 class StageRecord(NamedTuple):
     """What one chunking stage decided and produced, on packed rows."""
 
@@ -92,15 +102,10 @@ class StageRecord(NamedTuple):
     chunks: Chunks
     dechunked_states: Tensor
 
-
-class StageTokens(NamedTuple):
-    """What one chunking stage's encoder and routing say, on packed rows."""
-
-    layout: SequenceLayout
-    features: Tensor
-    """(T, D) the encoder's output h."""
-    boundary_mask: Tensor
-    """(T,) bool: whether a chunk starts at the row."""
+    @property
+    def tokens(self) -> StageTokens:
+        """The part of the record that `segment_level` computes, too."""
+        return StageTokens(self.layout, self.encoder_states, self.routing.boundary_mask)
 
 
 def _packed_stage(record: StageRecord) -> HNetStageOutput:
@@ -203,7 +208,12 @@ class _Level:
         return encoded, routing
 
     def segment_level(
-        self, hidden_states: Tensor, layout: SequenceLayout, cache: LevelCache | None = None
+        self,
+        hidden_states: Tensor,
+        layout: SequenceLayout,
+        cache: LevelCache | None = None,
+        *,
+        limited: bool = False,
     ) -> tuple[StageTokens, ...]:
         """Features and boundaries of this stage and those inside it, by the encoders alone.
 
@@ -211,8 +221,10 @@ class _Level:
 
         Args:
             hidden_states: (T, D of the stage outside) packed rows.
-            layout: Where each sequence's rows lie; exact.
+            layout: Where each sequence's rows lie; exact unless `limited`.
             cache: What came before them; it takes the rows in. Only this method may continue from it.
+            limited: Leave out the chunks that `run_level` leaves out under `chunk_capacity`; nothing waits for the
+                device then. False: keep all.
 
         Returns:
             One entry a chunking stage, outermost first.
@@ -220,18 +232,16 @@ class _Level:
         if self.is_innermost:
             return ()
         if layout.num_rows == 0:
-            return tuple(
-                StageTokens(record.layout, record.encoder_states, record.routing.boundary_mask)
-                for record in self._records_of_nothing(hidden_states, layout)
-            )
+            return tuple(record.tokens for record in self._records_of_nothing(hidden_states, layout))
         past = cache or LevelCache()
         encoded, routing = self.decide(hidden_states, layout, past)
         tokens = StageTokens(layout, encoded, routing.boundary_mask)
         assert isinstance(self.main_network, HNetLevel)
         if self.main_network.is_innermost:
             return (tokens,)
-        chunks = chunk(encoded, routing.boundary_mask, layout)
-        return tokens, *self.main_network.segment_level(chunks.hidden_states, chunks.layout, past.main)
+        chunks = chunk(encoded, routing.boundary_mask, layout, self._capacity(cache) if limited else None)
+        inner = self.main_network.segment_level(chunks.hidden_states, chunks.layout, past.main, limited=limited)
+        return tokens, *inner
 
     def _capacity(self, cache: LevelCache | None) -> float | None:
         """Room for chunks per row where their number must not be read from the device; None to count them."""

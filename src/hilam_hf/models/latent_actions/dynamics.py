@@ -18,6 +18,7 @@ from transformers.image_processing_utils import BaseImageProcessor
 
 from ...video import check_pixel_range
 from ..loading import StrictLoadingMixin
+from ..numerics import MeanOverParts, constant_count
 from ..processing import SquareImageProcessorPil
 from ..saving import ProcessorSavingMixin
 from .batch_size import BatchSize, resolve_batch_size
@@ -198,6 +199,43 @@ class ForwardDynamicsModel(DynamicsModel):
     @abstractmethod
     def loss(self, frames: Tensor, latents: Tensor, next_frames: Tensor) -> Tensor:
         """The model's training objective, a scalar, for I_t, z_t and the true I_{t+k}."""
+
+    def loss_of_part(
+        self, frames: Tensor, latents: Tensor, next_frames: Tensor, mean_over_parts: MeanOverParts
+    ) -> Tensor:
+        """`loss` where these B >= 1 pairs are a part of a batch; the mean over the parts is that of the whole batch.
+
+        As it is, it suits a `loss` that is a mean over pairs. A model whose loss divides by something else overrides
+        this and `count_parts`.
+
+        Args:
+            frames: As for `loss`.
+            latents: As for `loss`.
+            next_frames: As for `loss`.
+            mean_over_parts: See `hilam_hf.models.numerics.MeanOverParts`.
+        """
+        return share_of_mean(self.loss(frames, latents, next_frames), frames, mean_over_parts)
+
+    @torch.no_grad()
+    def count_parts(self, mean_over_parts: MeanOverParts, frames: Tensor, next_frames: Tensor) -> None:
+        """The calls of `mean_over_parts` that `loss_of_part` makes, and nothing else.
+
+        Args:
+            mean_over_parts: See `hilam_hf.models.numerics.MeanOverParts`.
+            frames: (B, C, H, W) floats in [0, 1], the frames I_t; B may be 0.
+            next_frames: The frames I_{t+k}, alike.
+        """
+        mean_num_pairs(frames, mean_over_parts)
+
+
+def mean_num_pairs(frames: Tensor, mean_over_parts: MeanOverParts) -> Tensor:
+    """() number of pairs (B, C, H, W) of frames, as the mean over the parts of a batch."""
+    return mean_over_parts("pairs", constant_count(len(frames), frames))
+
+
+def share_of_mean(loss: Tensor, frames: Tensor, mean_over_parts: MeanOverParts) -> Tensor:
+    """A mean over the pairs of a part, scaled so that the mean over the parts is that over the pairs of all parts."""
+    return loss * len(frames) / mean_num_pairs(frames, mean_over_parts)
 
 
 def check_frames(frames: Tensor, num_channels: int, image_size: int) -> None:

@@ -14,8 +14,16 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ...video.pixels import MAX_LEVEL, check_pixel_range
+from ..numerics import MeanOverParts
 from .configuration_regression_fdm import RegressionFDMConfig
-from .dynamics import ForwardDynamicsModel, InverseDynamicsModel, check_finite_latents, check_frames, check_pair
+from .dynamics import (
+    ForwardDynamicsModel,
+    InverseDynamicsModel,
+    check_finite_latents,
+    check_frames,
+    check_pair,
+    mean_num_pairs,
+)
 
 # Keeps the relative error finite where nothing moves: the square of a tenth of an 8-bit step.
 MIN_CHANGE = (0.1 / MAX_LEVEL) ** 2
@@ -113,13 +121,21 @@ class RegressionFDM(ForwardDynamicsModel):
         else:
             super()._init_weights(module)
 
-    def forward(self, frames: Tensor, latents: Tensor, next_frames: Tensor | None = None) -> RegressionFDMOutput:
+    def forward(
+        self,
+        frames: Tensor,
+        latents: Tensor,
+        next_frames: Tensor | None = None,
+        mean_over_parts: MeanOverParts | None = None,
+    ) -> RegressionFDMOutput:
         """Predicts the frames that follow, and the loss where they are given.
 
         Args:
             frames: (B, C, H, W) floats in [0, 1], the frames I_t.
             latents: (B, D) latent actions.
             next_frames: (B, C, H, W) floats in [0, 1], the frames I_{t+k}, for the loss.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts`; the loss relates its
+                errors to the change of the whole batch.
 
         Raises:
             ValueError: If the frames aren't (B, C, H, W) floats of the model's size or the latents have another width.
@@ -145,8 +161,12 @@ class RegressionFDM(ForwardDynamicsModel):
         if next_frames is not None:
             check_pair(frames, next_frames)
             check_pixel_range(next_frames)
-            change = F.mse_loss(next_frames, frames)
-            loss = F.mse_loss(predictions, next_frames) / (change + MIN_CHANGE)
+            error = F.mse_loss(predictions, next_frames)
+            if mean_over_parts is None:
+                loss = error / (F.mse_loss(next_frames, frames) + MIN_CHANGE)
+            else:
+                num_pairs, change = self._mean_change(mean_over_parts, frames, next_frames)
+                loss = error * len(frames) / num_pairs / (change + MIN_CHANGE)
         return RegressionFDMOutput(loss=loss, predictions=predictions)
 
     def predict(self, frames: Tensor, latents: Tensor) -> Tensor:
@@ -157,3 +177,22 @@ class RegressionFDM(ForwardDynamicsModel):
     def loss(self, frames: Tensor, latents: Tensor, next_frames: Tensor) -> Tensor:
         """Squared error of the predictions relative to copying the frame (1 means no better than a copy), a scalar."""
         return self(frames, latents, next_frames).loss
+
+    def loss_of_part(
+        self, frames: Tensor, latents: Tensor, next_frames: Tensor, mean_over_parts: MeanOverParts
+    ) -> Tensor:
+        """See `ForwardDynamicsModel.loss_of_part`; the loss is no mean over pairs, but a quotient of two."""
+        return self(frames, latents, next_frames, mean_over_parts).loss
+
+    @torch.no_grad()
+    def count_parts(self, mean_over_parts: MeanOverParts, frames: Tensor, next_frames: Tensor) -> None:
+        """See `ForwardDynamicsModel.count_parts`."""
+        self._mean_change(mean_over_parts, frames, next_frames)
+
+    def _mean_change(
+        self, mean_over_parts: MeanOverParts, frames: Tensor, next_frames: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Pairs of a part as the mean over the parts, and the mean squared change of the whole batch's frames."""
+        num_pairs = mean_num_pairs(frames, mean_over_parts)
+        squares = (next_frames - frames).detach().square().flatten(1).mean(1).sum()
+        return num_pairs, mean_over_parts("squared_change", squares.float()) / num_pairs
