@@ -81,7 +81,7 @@ class HiLAMLoss(nn.Module):
 
     def count_parts(self, mean_over_parts: MeanOverParts, **inputs: Any) -> None:
         """See `HiLAMModel.count_parts`."""
-        self.model.count_parts(mean_over_parts, **inputs)
+        self.model.count_parts(mean_over_parts, **inputs, forward_dynamics=self.forward_dynamics)
 
 
 def new_hilam(

@@ -47,6 +47,8 @@ class PartMeans:
             seed(number)
             counts.append(self._counted(part))
         names = list(counts[0])
+        if not names:
+            return [{} for _ in parts]
         table = torch.stack([torch.stack([each[name] for name in names]) for each in counts])
         by_name = dict(zip(names, self._mean_over_processes(table.mean(0)), strict=True))
         return [{"mean_over_parts": lambda name, count: by_name[name]} for _ in parts]

@@ -15,18 +15,21 @@ from transformers.utils import ModelOutput
 
 from ...fingerprint import weights_fingerprint
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
+from ...models.numerics import MeanOverParts
 from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
-from ..checkpoints import latest_checkpoint
 from ..config import TrainingConfig
 from ..loop import TrainingResult, train
 from ..processes import process_state
+from ..run_folder import RunFolder, open_run_folder
 from ..saving import save_model
 from .data import FramesOnly, evenly_spread
 from .validation import NextFrameValidation
 
 # Pairs that a model is fitted to before training; of principal components, more change little.
 _MAX_FITTED_PAIRS = 10_000
+# What a model that is both leaves in the folder of the run itself.
+MODEL_FILES = ("config.json", "model*.safetensors*", "preprocessor_config.json")
 
 
 class LatentActionModel(nn.Module):
@@ -67,6 +70,7 @@ class LatentActionModel(nn.Module):
         next_frames: Tensor,
         idm_frames: Tensor | None = None,
         idm_next_frames: Tensor | None = None,
+        mean_over_parts: MeanOverParts | None = None,
     ) -> ModelOutput:
         """The loss, and whatever other scalars a model that is both gives.
 
@@ -75,6 +79,8 @@ class LatentActionModel(nn.Module):
             next_frames: (B, C, H, W) uint8, the frames I_{t+k}.
             idm_frames: The frames I_t at the inverse model's size, where that differs.
             idm_next_frames: The frames I_{t+k} at that size.
+            mean_over_parts: For a part of a batch, see `hilam_hf.models.numerics.MeanOverParts`. The loss of a model
+                that is both is a mean over pairs, of which all parts have as many.
 
         Raises:
             ValueError: If frames of the inverse model's size are missing.
@@ -83,7 +89,15 @@ class LatentActionModel(nn.Module):
             output = self.idm(self._scaled(frames), self._scaled(next_frames))
             return ModelOutput(**{name: value for name, value in output.items() if _is_scalar(value)})
         latents = self._latents(frames, next_frames, idm_frames, idm_next_frames)
-        return ModelOutput(loss=self.fdm.loss(self._scaled(frames), latents, self._scaled(next_frames)))
+        scaled, scaled_next = self._scaled(frames), self._scaled(next_frames)
+        if mean_over_parts is None:
+            return ModelOutput(loss=self.fdm.loss(scaled, latents, scaled_next))
+        return ModelOutput(loss=self.fdm.loss_of_part(scaled, latents, scaled_next, mean_over_parts))
+
+    def count_parts(self, mean_over_parts: MeanOverParts, frames: Tensor, next_frames: Tensor, **others: Any) -> None:
+        """Makes the calls of `mean_over_parts` that `forward` makes for the same part of a batch, and nothing else."""
+        if not self.is_joint:
+            self.fdm.count_parts(mean_over_parts, self._scaled(frames), self._scaled(next_frames))
 
     @torch.no_grad()
     def predict(
@@ -128,7 +142,7 @@ class EndOfStep(Callback):
 
     Args:
         idm: The model that is trained.
-        batch_size: Samples a step and process.
+        batch_size: Samples of a step.
     """
 
     def __init__(self, idm: InverseDynamicsModel, batch_size: int):
@@ -136,7 +150,8 @@ class EndOfStep(Callback):
         self.batch_size = batch_size
 
     def on_step_end(self, state: TrainingState) -> dict[str, float] | None:
-        return self.idm.end_training_step(state.step, self.batch_size)
+        # What a process has counted is of its own share.
+        return self.idm.end_training_step(state.step, self.batch_size // process_state().num_processes)
 
 
 def train_lam(
@@ -145,9 +160,10 @@ def train_lam(
     pairs: Dataset[Any],
     config: TrainingConfig,
     *,
-    output_dir: str | Path,
+    output_dir: str | Path | RunFolder,
     held_out: Dataset[Any] | None = None,
     resume: bool = False,
+    overwrite: bool = False,
     callbacks: Sequence[Callback] = (),
 ) -> TrainingResult:
     """Trains a latent action model of any kind in place and saves it.
@@ -164,39 +180,45 @@ def train_lam(
             models differ in size, e.g. of [`frame_pairs`].
         config: Training options.
         output_dir: Folder for checkpoints, history, pictures of validations and the trained models.
-        held_out: Pairs to validate on every `config.validate_every` steps; see [`NextFrameValidation`].
-        resume: Continue from the latest checkpoint in `output_dir`.
+        held_out: Pairs to validate on every `config.validate_every` steps: the loss, and what [`NextFrameValidation`]
+            measures.
+        resume: Go on with the run that is in `output_dir`.
+        overwrite: Replace it.
         callbacks: Further callbacks of the loop.
 
     Raises:
         ValueError: If the models don't fit each other or the pairs, or `config.validate_every` is set without
             `held_out`.
     """
-    folder = Path(output_dir)
     model = LatentActionModel(idm, fdm)
     samples = FramesOnly(pairs)
-    validation = None
-    if held_out is not None and config.validate_every:
-        validation = NextFrameValidation(FramesOnly(held_out))
-    if idm.needs_fit and not (resume and latest_checkpoint(folder)):
-        _fit(idm, samples)
-    result = train(
-        model,
-        samples,
-        config,
-        output_dir=folder,
-        resume=resume,
-        callbacks=[EndOfStep(idm, config.global_batch_size), *callbacks],
-        validate=validation,
-        description="latent action model",
-    )
-    if model.is_joint:
-        save_model(idm, folder)
-    else:
-        # Two of another training may have the same name and widths.
-        fdm.config.idm_fingerprint = weights_fingerprint(idm)
-        save_model(idm, folder / "idm")
-        save_model(fdm, folder / "fdm")
+    kept_out = None if held_out is None else FramesOnly(held_out)
+    start = weights_fingerprint(model)
+    writes = MODEL_FILES if model.is_joint else ("idm", "fdm")
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=writes) as folder:
+        if idm.needs_fit and folder.latest_checkpoint() is None:
+            _fit(idm, samples)
+        result = train(
+            model,
+            samples,
+            config,
+            output_dir=folder,
+            callbacks=[EndOfStep(idm, config.global_batch_size), *callbacks],
+            held_out=kept_out,
+            validate=None if kept_out is None or not config.validate_every else NextFrameValidation(kept_out),
+            # A resumed run's model is fitted by its checkpoint.
+            start=start,
+            description="latent action model",
+        )
+        result.note_in(idm.config)
+        if model.is_joint:
+            save_model(idm, folder.path)
+        else:
+            # Two of another training may have the same name and widths.
+            fdm.config.idm_fingerprint = weights_fingerprint(idm)
+            result.note_in(fdm.config)
+            save_model(idm, folder.path / "idm")
+            save_model(fdm, folder.path / "fdm")
     return result
 
 
