@@ -9,6 +9,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
+from .processes import gathered, process_state
+
 
 class MetricWindow:
     """Means of scalar tensors since the last call of `means`; sums stay on the device, so that adding never waits.
@@ -52,17 +54,18 @@ class MetricWindow:
         self._sums, self._counts = {}, {}
         return dict(zip(names, values, strict=False)), values[len(names) :]
 
-    def state_dict(self, accelerator: Accelerator) -> dict[str, Any]:
-        """The window as it stands, the sums being means over the processes."""
-        if not self._sums:
-            return {}
+    def state_dict(self) -> dict[str, Any]:
+        """The window as it stands: of each metric the sums of all processes, and the count."""
         names = list(self._sums)
-        sums = accelerator.reduce(torch.stack([self._sums[name] for name in names]), reduction="mean")
-        return {name: [total, self._counts[name]] for name, total in zip(names, sums.tolist(), strict=True)}
+        own = torch.stack([self._sums[name] for name in names]).tolist() if names else []
+        sums = zip(*gathered(own), strict=True)
+        return {name: [list(each), self._counts[name]] for name, each in zip(names, sums, strict=True)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Takes back what `state_dict` gave."""
-        self._sums = {
-            name: torch.tensor(total, dtype=self._dtype, device=self._device) for name, (total, _) in state.items()
-        }
-        self._counts = {name: count for name, (_, count) in state.items()}
+        """Takes back what `state_dict` gave; with another number of processes each goes on with their mean."""
+        process = process_state()
+        for name, (sums, count) in state.items():
+            same = len(sums) == process.num_processes
+            own = sums[process.process_index] if same else sum(sums) / len(sums)
+            self._sums[name] = torch.tensor(own, dtype=self._dtype, device=self._device)
+            self._counts[name] = count

@@ -16,7 +16,7 @@ import torch.distributed as dist
 from accelerate import PartialState
 from accelerate.utils import parse_flag_from_env
 
-from .errors import TrainingError
+from .errors import TrainingError, TrainingInterrupted
 
 logger = logging.getLogger(__name__)
 ValueT = TypeVar("ValueT")
@@ -105,7 +105,7 @@ def main_process_does(work: Callable[[], ValueT]) -> ValueT:
         dist.broadcast_object_list(outcome, src=0, group=group)
     result, failure = outcome
     if failure is not None:
-        failure.told_by_main_process = not state.is_main_process
+        failure.told_by_another = not state.is_main_process
         raise failure
     return result
 
@@ -118,32 +118,39 @@ def failing_together() -> Iterator[None]:
         return
     try:
         yield
+    except TrainingInterrupted:
+        # All of them are.
+        raise
     except Exception as error:
-        if getattr(error, "told_by_main_process", None) is not None:
+        if getattr(error, "told_by_another", False):
             raise
-        reason = _reason_of_another()
-        if reason is None and not _is_lost_connection(error):
-            _store().set(_FAILURE, f"{process_state().process_index} {error}")
+        if not _is_lost_connection(error):
+            own = f"{process_state().process_index} {error}"
+            first = _store().compare_set(_FAILURE, "", own).decode()
+            # Where all fail alike, one of them is enough to say so.
+            error.told_by_another = first != own and first.partition(" ")[2] == str(error)  # type: ignore[attr-defined]
             raise
-        number, _, message = (reason or "").partition(" ")
-        if reason is not None and number == str(process_state().process_index):
-            raise
-        told = (
-            f"process {number} of this launch failed: {message}"
-            if reason is not None
-            else "another process of this launch ended without a word, as one that is killed or runs out of memory "
-            f"does; its own output may say more ({error})"
+        reason = _store().get(_FAILURE).decode() if _store().check([_FAILURE]) else None
+        raise TrainingError(_told(reason, error)) from error
+
+
+def is_told_by_another(error: BaseException) -> bool:
+    """Whether another process of the launch raises, and prints, the same error."""
+    return getattr(error, "told_by_another", False)
+
+
+def _told(reason: str | None, error: Exception) -> str:
+    if reason is None:
+        return (
+            "another process of this launch ended without a word, as one that is killed or runs out of memory does; "
+            f"its own output may say more ({error})"
         )
-        raise TrainingError(told) from error
+    number, _, message = reason.partition(" ")
+    return f"process {number} of this launch failed: {message}"
 
 
 def _store() -> Any:
     return dist.distributed_c10d._get_default_store()
-
-
-def _reason_of_another() -> str | None:
-    store = _store()
-    return store.get(_FAILURE).decode() if store.check([_FAILURE]) else None
 
 
 def _is_lost_connection(error: Exception) -> bool:

@@ -82,17 +82,23 @@ def open_run_folder(
     held: list[FolderLock] = []
 
     def prepare() -> None:
-        _check(path, resume=resume, overwrite=overwrite, inputs=inputs, writes=writes)
+        _check_options(path, resume=resume, overwrite=overwrite, inputs=inputs)
         lock = FolderLock(path, "a training run")
         lock.acquire()
         held.append(lock)
         if overwrite:
             _clear(path, writes)
+        elif not resume:
+            _check_free(path, writes)
         for partial in path.glob("checkpoint-*.partial"):
             shutil.rmtree(partial)
 
-    main_process_does(prepare)
     run = RunFolder(path, resume=resume)
+    try:
+        main_process_does(prepare)
+    except BaseException:
+        _release(held)
+        raise
     try:
         yield run
         run.record("finished")
@@ -103,8 +109,7 @@ def open_run_folder(
         run.record("failed")
         raise
     finally:
-        for lock in held:
-            lock.release()
+        _release(held)
 
 
 def holds_run(folder: str | Path) -> bool:
@@ -112,9 +117,12 @@ def holds_run(folder: str | Path) -> bool:
     return (Path(folder) / RUN_FILE).is_file()
 
 
-def _check(
-    path: Path, *, resume: bool, overwrite: bool, inputs: Sequence[str | Path | None], writes: Sequence[str]
-) -> None:
+def _release(held: Sequence[FolderLock]) -> None:
+    for lock in held:
+        lock.release()
+
+
+def _check_options(path: Path, *, resume: bool, overwrite: bool, inputs: Sequence[str | Path | None]) -> None:
     if resume and overwrite:
         raise ValueError("resume and overwrite contradict each other; give one of them")
     for source in inputs:
@@ -123,12 +131,13 @@ def _check(
                 f"{path} is, or contains, {source}, which this run reads and would overwrite; choose another folder "
                 "to write to"
             )
-    if resume:
-        if not holds_run(path):
-            raise ValueError(f"{path} holds no run to go on with; leave out resume=True to start one there")
-        return
+    if resume and not holds_run(path):
+        raise ValueError(f"{path} holds no run to go on with; leave out resume=True to start one there")
+
+
+def _check_free(path: Path, writes: Sequence[str]) -> None:
     left = _left_by_run(path, writes)
-    if left and not overwrite:
+    if left:
         raise ValueError(
             f"{path} holds {_described(path, left)}; pass resume=True to go on with it, overwrite=True to replace it, "
             "or choose another folder"

@@ -68,7 +68,7 @@ class Snapshots:
             "accumulation": self.accumulation,
             "versions": {name: version(name) for name in ("torch", "transformers", "accelerate")},
             "callbacks": {name: kept for name, each in self._named().items() if (kept := each.state_dict())},
-            "window": self.window.state_dict(self.accelerator),
+            "window": self.window.state_dict(),
             "scaler": None if scaler is None else scaler.state_dict(),
         }
 
