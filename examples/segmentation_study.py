@@ -70,10 +70,10 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--hop", type=int, default=3, help="HiLAM sees every hop-th latent action")
     parser.add_argument("--learned-routing", action="store_true", help="let boundaries compare learned projections")
     parser.add_argument("--image-size", type=int, default=64, help="side of the frames that the models see")
-    parser.add_argument("--held-out", type=float, default=0.25, help="fraction of the episodes that is scored")
+    parser.add_argument("--held-out", type=float, default=0.25, help="fraction of the episodes that is scored, by their ids")
     parser.add_argument("--min-phase", type=int, default=3, help="shorter phases count to the phase before them")
     parser.add_argument("--tolerance", type=int, default=3, help="steps between boundaries that still match")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order of samples")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of samples")
     parser.add_argument("--training", nargs="*", default=(), metavar="KEY=VALUE", help="options of HiLAM's training")
     parser.add_argument("--lam-training", nargs="*", default=(), metavar="KEY=VALUE", help="options of the LAM's")
     parser.add_argument("--hilam-option", nargs="*", default=(), metavar="KEY=VALUE", help="fields of HiLAMConfig")
@@ -110,7 +110,7 @@ def prepare_latents(options: argparse.Namespace, videos: Path) -> Path:
     if corpus.is_dir() and not options.overwrite:
         return corpus
     folder = scan_videos(videos)
-    training, held_out = split_episodes(folder.episodes, options.held_out, options.seed)
+    training, held_out = split_episodes(folder.episodes, options.held_out)
     idm_folder = options.out / "lam" / "idm"
     if options.idm is None and (options.overwrite or not idm_folder.is_dir()):
         train_latent_actions(options, training)

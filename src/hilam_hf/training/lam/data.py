@@ -27,7 +27,6 @@ def lam_episodes(
     stride: int | None = None,
     stride_seconds: float | None = None,
     held_out_fraction: float = 0.0,
-    seed: int = 0,
     corpus: str | None = None,
 ) -> tuple[list[Episode], list[Episode]]:
     """Episodes to train on and episodes to validate on.
@@ -38,8 +37,7 @@ def lam_episodes(
         episodes: Episodes of a folder of videos, of `scan_videos`.
         stride: k in frames; or
         stride_seconds: in seconds.
-        held_out_fraction: Fraction of the episodes to validate on, in [0, 1).
-        seed: Picks them.
+        held_out_fraction: Fraction of the episodes to validate on, in [0, 1), by their ids.
         corpus: Hub id or folder of a corpus: only its episodes are used, and those of its validation split, if it has
             one, are validated on.
 
@@ -48,7 +46,7 @@ def lam_episodes(
 
     Raises:
         ValueError: An episode of the corpus has no video, the fraction is out of range or asked for beside a corpus'
-            own split, or too few episodes have a pair of frames to hold one out.
+            own split, or holds out none or all of the episodes with a pair of frames.
     """
     if corpus is not None:
         by_split = _episodes_of_corpus(corpus, episodes)
@@ -62,7 +60,7 @@ def lam_episodes(
     strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in episodes]
     long_enough = [episode for episode, k in zip(episodes, strides, strict=True) if episode.num_frames > k]
     # Where there is no pair at all, the data set says so.
-    _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0, seed)
+    _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0)
     held_out_ids = {episode.id for episode in held_out}
     return [episode for episode in episodes if episode.id not in held_out_ids], held_out
 
