@@ -70,7 +70,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--hop", type=int, default=3, help="HiLAM sees every hop-th latent action")
     parser.add_argument("--learned-routing", action="store_true", help="let boundaries compare learned projections")
     parser.add_argument("--image-size", type=int, default=64, help="side of the frames that the models see")
-    parser.add_argument("--held-out", type=float, default=0.25, help="fraction of the episodes that is scored, by their ids")
+    parser.add_argument("--held-out", type=float, default=0.25, help="fraction of the episodes that is scored")
     parser.add_argument("--min-phase", type=int, default=3, help="shorter phases count to the phase before them")
     parser.add_argument("--tolerance", type=int, default=3, help="steps between boundaries that still match")
     parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of samples")

@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter, scan_videos
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
+from hilam_hf.training.lam import runs as lam_runs
 from hilam_hf.video import VideoReader
 from hilam_hf.video.video_file import write_video
 from tests.cli.test_cli import run
@@ -179,6 +180,18 @@ def test_train_lam_trains_validates_and_resumes(
     for left, right in zip(idm.parameters(), again.parameters(), strict=True):
         assert torch.equal(left, right)
     assert json.loads((tmp_path / "lam" / "history.json").read_text()) == history
+
+
+def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(lam_runs, "train_lam_on_videos", lambda videos, config, **options: taken.append(config))
+    file = tmp_path / "training.yaml"
+    file.write_text("weight_decay: 0.2\n")
+    arguments = ["clips", "--kind", "lapa", "--out", str(tmp_path), "--config", str(file), "max_grad_norm=0.7"]
+    assert run_example("train_lam", arguments) == 0
+    (config,) = taken
+    # LAPA's rate and no decay, but for what the file and the command say.
+    assert (config.learning_rate, config.weight_decay, config.max_grad_norm) == (1e-4, 0.2, 0.7)
 
 
 @pytest.mark.parametrize(

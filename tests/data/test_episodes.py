@@ -295,7 +295,7 @@ def test_a_split_without_one_side_names_the_fraction_that_has_both() -> None:
         with pytest.raises(ValueError, match="of 1 episodes: it takes at least 2"):
             split_episodes(fake_episodes(1), fraction)
     for fraction in (1.0, -0.1, float("nan")):
-        with pytest.raises(ValueError, match="held_out_fraction: got .* expected a number in"):
+        with pytest.raises(ValueError, match=r"held_out_fraction: got .* expected a number in"):
             split_episodes(fake_episodes(3), fraction)
 
 

@@ -36,17 +36,19 @@ def train_lam_command(
 ) -> None:
     """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
 
-    The two frames of a pair lie 0.6 seconds apart unless a stride is given.
+    The two frames of a pair lie 0.6 seconds apart unless a stride is given. Training options that are not given are
+    those of the kind.
 
     [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
     """
+    from ..models.latent_actions.kinds import get_latent_action_kind
     from ..training import TrainingConfig, load_config
     from ..training.lam.runs import train_lam_on_videos
     from ..training.model_options import parse_model_options
 
     train_lam_on_videos(
         videos,
-        load_config(TrainingConfig, config, overrides or ()),
+        load_config(TrainingConfig, config, overrides or (), defaults=get_latent_action_kind(kind).training),
         output_dir=out,
         kind=kind,
         image_size=image_size,

@@ -60,9 +60,7 @@ def train_lam_on_videos(
     if is_main_process:
         for video in folder.rejected:
             logger.warning("set aside %s: %s", video.path, video.reason)
-    training, held_out = lam_episodes(
-        folder.episodes, **strides, held_out_fraction=held_out_fraction, corpus=corpus
-    )
+    training, held_out = lam_episodes(folder.episodes, **strides, held_out_fraction=held_out_fraction, corpus=corpus)
     idm, fdm = new_latent_action_model(kind, image_size=image_size, options=model_options, seed=config.seed)
     return train_lam(
         idm,
