@@ -206,11 +206,18 @@ def split_episodes(episodes: Sequence[Episode], held_out_fraction: float) -> tup
     Raises:
         ValueError: The fraction is out of range, or it is above 0 and holds out none of these episodes or all of them.
     """
-    held_out = set(held_out_rows([episode.id for episode in episodes], held_out_fraction))
-    return (
-        [episode for row, episode in enumerate(episodes) if row not in held_out],
-        [episode for row, episode in enumerate(episodes) if row in held_out],
-    )
+    training, held_out = split_rows([episode.id for episode in episodes], held_out_fraction)
+    return [episodes[row] for row in training], [episodes[row] for row in held_out]
+
+
+def split_rows(ids: Sequence[str], held_out_fraction: float) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows that are held out, both ascending, see `held_out_rows`.
+
+    Raises:
+        ValueError: As `held_out_rows`.
+    """
+    held_out = held_out_rows(ids, held_out_fraction)
+    return sorted(set(range(len(ids))) - set(held_out)), held_out
 
 
 def _check_fraction(held_out_fraction: float) -> None:
@@ -257,6 +264,45 @@ def resolve_stride(fps: float, *, frames: int | None = None, seconds: float | No
     if not 0 < seconds < math.inf:
         raise ValueError(f"stride: got {seconds} seconds, expected a finite number above 0")
     return max(1, round(seconds * fps))
+
+
+def resolve_stride_range(
+    fps: float,
+    *,
+    frames: int | None = None,
+    seconds: float | None = None,
+    frames_range: tuple[int, int] | None = None,
+    seconds_range: tuple[float, float] | None = None,
+) -> tuple[int, int]:
+    """The smallest and the largest stride k between two frames of a pair, in frames; one number twice where k is fixed.
+
+    Args:
+        fps: Frames a second of the episode.
+        frames: k in frames; or
+        seconds: in seconds; or
+        frames_range: the smallest and the largest k in frames; or
+        seconds_range: in seconds, both rounded to the nearest frame and at least 1.
+
+    Raises:
+        ValueError: None or several are given, a range is no pair of numbers or ends before it begins, or a number is
+            not positive.
+    """
+    given = {"frames": frames, "seconds": seconds, "frames_range": frames_range, "seconds_range": seconds_range}
+    told = {name: value for name, value in given.items() if value is not None}
+    if len(told) != 1:
+        raise ValueError(
+            "stride: give one of frames, seconds, a range of frames or a range of seconds, got "
+            f"{', '.join(f'{name}={value}' for name, value in told.items()) or 'none'}"
+        )
+    wanted = frames_range if frames_range is not None else seconds_range
+    if wanted is None:
+        k = resolve_stride(fps, frames=frames, seconds=seconds)
+        return k, k
+    if len(wanted) != 2 or not wanted[0] <= wanted[1]:
+        raise ValueError(f"stride range: got {wanted}, expected the smallest and the largest stride, such as (10, 30)")
+    unit = "frames" if frames_range is not None else "seconds"
+    low, high = (resolve_stride(fps, **{unit: value}) for value in wanted)  # type: ignore[arg-type]
+    return low, high
 
 
 def _existing_folder(folder: str | Path) -> Path:

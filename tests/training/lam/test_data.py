@@ -8,9 +8,12 @@ import pytest
 import torch
 
 from hilam_hf.data import CorpusInfo, Episode, scan_videos, split_episodes, write_latent_action_corpus
+from hilam_hf.data.samples.frame_pairs import FramePairDataset
+from hilam_hf.data.samples.keys import SampleKey
 from hilam_hf.training.lam.data import FramesOnly, evenly_spread, frame_pairs, lam_episodes
 from tests.models.uniskill.test_uniskill import tiny_fdm, tiny_idm
 from tests.numbered_videos import MakeVideo
+from tests.training.lam.moving_bars import MovingBars
 
 
 def make_episodes(lengths: list[int]) -> list[Episode]:
@@ -78,6 +81,19 @@ def test_pairs_come_at_the_sizes_of_both_models(tmp_path: Path, make_video: Make
         "idm_next_frames": (3, 32, 32),
     }
     assert set(FramesOnly(frame_pairs(episodes, tiny_idm(), tiny_fdm(), stride=2))[0]) == {"frames", "next_frames"}
+
+
+def test_frames_alone_say_what_the_pairs_say(tmp_path: Path, make_video: MakeVideo) -> None:
+    make_video("a.mp4", num_frames=6)
+    episodes = scan_videos(tmp_path / "videos", progress=False).episodes
+    pairs = FramePairDataset(episodes, 16, stride_range=(1, 3), progress=False)
+    frames = FramesOnly(pairs)
+    assert frames.draws_samples and not FramesOnly(MovingBars()).draws_samples
+    assert (frames.fingerprint(), frames.sample_id(2)) == (pairs.fingerprint(), "a, frame 2")
+    assert (FramesOnly(MovingBars()).fingerprint(), FramesOnly(MovingBars()).sample_id(2)) == (None, "sample 2")
+    for seed in range(5):
+        key = SampleKey(0, seed)
+        assert torch.equal(frames[key]["next_frames"], pairs[key]["next_frames"])
 
 
 def test_a_stride_longer_than_every_video_is_refused(tmp_path: Path, make_video: MakeVideo) -> None:

@@ -15,6 +15,7 @@ from ...data.corpora.info import CorpusInfo
 from ...data.episodes import Episode, resolve_stride, split_episodes
 from ...data.samples.frame_pairs import FramePairDataset
 from ...data.samples.frame_store import DEFAULT_CACHE_BYTES
+from ...data.samples.keys import SampleKey
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..processes import process_state
 
@@ -117,15 +118,24 @@ def frame_pairs(
 class FramesOnly(Dataset[dict[str, Tensor]]):
     """Drops what says where a pair comes from: the models get frames and nothing else."""
 
-    def __init__(self, pairs: Dataset[Any]):
+    def __init__(self, pairs: Any):
         self.pairs = pairs
+        self.draws_samples: bool = getattr(pairs, "draws_samples", False)
 
     def __len__(self) -> int:
-        return len(self.pairs)  # type: ignore[arg-type]
+        return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int | SampleKey) -> dict[str, Tensor]:
         pair = self.pairs[index]
         return {key: pair[key] for key in FRAME_KEYS if key in pair}
+
+    def fingerprint(self) -> str | None:
+        """That of the pairs; None where a data set of somebody else's has none."""
+        return self.pairs.fingerprint() if hasattr(self.pairs, "fingerprint") else None
+
+    def sample_id(self, index: int) -> str:
+        """What the pairs call the sample; its number where they call it nothing."""
+        return self.pairs.sample_id(index) if hasattr(self.pairs, "sample_id") else f"sample {index}"
 
 
 def evenly_spread(count: int, limit: int) -> list[int]:
