@@ -145,10 +145,12 @@ def prepare_hilam(options: argparse.Namespace, corpus: Path) -> HiLAMModel:
 
 def thin(corpus: Dataset, hop: int) -> Dataset:
     """Every hop-th latent action of each episode, once for each step to start from."""
-    whole = [np.asarray(latents, dtype=np.float32) for latents in corpus["latent_actions"]]
-    episodes = [latents[start::hop] for latents in whole for start in range(hop)]
-    kept = [episode for episode in episodes if len(episode) > 1]
-    columns = {"latent_actions": kept, "num_frames": [len(episode) for episode in kept]}
+    whole = zip(corpus["id"], corpus["latent_actions"], strict=True)
+    episodes = [
+        (name, np.asarray(latents, dtype=np.float32)[start::hop]) for name, latents in whole for start in range(hop)
+    ]
+    ids, kept = zip(*((name, latents) for name, latents in episodes if len(latents) > 1), strict=True)
+    columns = {"id": list(ids), "latent_actions": list(kept), "num_frames": [len(latents) for latents in kept]}
     return Dataset.from_dict(columns, features=Features({name: corpus.features[name] for name in columns}))
 
 

@@ -182,6 +182,27 @@ def test_train_lam_trains_validates_and_resumes(
     assert json.loads((tmp_path / "lam" / "history.json").read_text()) == history
 
 
+def test_train_lam_draws_strides_and_resumes(videos: Path, tmp_path: Path) -> None:
+    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31"]
+    for folder in ("whole", "parts"):
+        assert run_example("train_lam", lam_arguments(videos, tmp_path / folder, *spacing)) == 0
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
+    assert run_example("train_lam", lam_arguments(videos, tmp_path / "parts", "--resume", *spacing)) == 0
+    whole, parts = (AutoInverseDynamicsModel.from_pretrained(tmp_path / name / "idm") for name in ("whole", "parts"))
+    for left, right in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(left, right)
+    for auto_class, name in ((AutoInverseDynamicsModel, "idm"), (AutoForwardDynamicsModel, "fdm")):
+        assert auto_class.from_pretrained(tmp_path / "whole" / name).config.training_data == {
+            "stride": None,
+            "stride_seconds": None,
+            "stride_range": [2, 5],
+            "stride_seconds_range": None,
+            "skip_front": 0.25,
+            "held_out_fraction": 0.31,
+            "episodes": 3,
+        }
+
+
 def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     taken = []
     monkeypatch.setattr(lam_runs, "train_lam_on_videos", lambda videos, config, **options: taken.append(config))
@@ -203,6 +224,10 @@ def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypat
         (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
         (["max_step=3"], "did you mean 'max_steps'"),
         (["--held-out", "1"], "held_out_fraction: got 1"),
+        (["--stride-range", "5", "2"], r"stride range: got \(5, 2\), expected the smallest and the largest"),
+        (["--stride-range", "2", "5", "--stride", "3"], r"got frames=3, frames_range=\(2, 5\)"),
+        (["--seconds-range", "0", "1"], "stride: got 0.0 seconds"),
+        (["--skip-front", "1"], "skip_front: got 1.0, expected a fraction in"),
     ],
 )
 def test_train_lam_names_what_is_wrong(

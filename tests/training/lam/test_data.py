@@ -52,6 +52,15 @@ def test_only_episodes_with_a_pair_are_held_out() -> None:
         lam_episodes(episodes[:5], stride=4, held_out_fraction=0.5)
 
 
+def test_the_smallest_stride_behind_the_front_decides_what_is_long_enough() -> None:
+    # e0, e4 and e5 are below 0.5; of 8, 5 and 6 frames behind a quarter remain 6, 4 and 5, and a pair takes 5.
+    episodes = make_episodes([8, 8, 8, 8, 5, 6])
+    _, held_out = lam_episodes(episodes, stride_range=(4, 20), skip_front=0.25, held_out_fraction=0.5)
+    assert ids(held_out) == ["e0", "e5"]
+    _, held_out = lam_episodes(episodes, stride_seconds_range=(0.5, 2.0), skip_front=0.25, held_out_fraction=0.5)
+    assert ids(held_out) == ["e0"]
+
+
 def test_a_corpus_names_the_episodes_and_its_validation_split_is_held_out(tmp_path: Path) -> None:
     episodes = make_episodes([8] * 5)
     corpus = write_corpus(tmp_path / "split", {"train": ["e3", "e1"], "validation": ["e0"]})

@@ -12,8 +12,8 @@ from torch.utils.data import Dataset
 
 from ...data.corpora.corpus import load_corpus
 from ...data.corpora.info import CorpusInfo
-from ...data.episodes import Episode, resolve_stride, split_episodes
-from ...data.samples.frame_pairs import FramePairDataset
+from ...data.episodes import Episode, resolve_stride_range, split_episodes
+from ...data.samples.frame_pairs import FramePairDataset, first_frame
 from ...data.samples.frame_store import DEFAULT_CACHE_BYTES
 from ...data.samples.keys import SampleKey
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
@@ -27,6 +27,9 @@ def lam_episodes(
     *,
     stride: int | None = None,
     stride_seconds: float | None = None,
+    stride_range: tuple[int, int] | None = None,
+    stride_seconds_range: tuple[float, float] | None = None,
+    skip_front: float = 0.0,
     held_out_fraction: float = 0.0,
     corpus: str | None = None,
 ) -> tuple[list[Episode], list[Episode]]:
@@ -37,7 +40,10 @@ def lam_episodes(
     Args:
         episodes: Episodes of a folder of videos, of `scan_videos`.
         stride: k in frames; or
-        stride_seconds: in seconds.
+        stride_seconds: in seconds; or
+        stride_range: its smallest and largest value in frames; or
+        stride_seconds_range: in seconds.
+        skip_front: Fraction of each episode's frames that is cut at its front.
         held_out_fraction: Fraction of the episodes to validate on, in [0, 1), by their ids.
         corpus: Hub id or folder of a corpus: only its episodes are used, and those of its validation split, if it has
             one, are validated on.
@@ -58,8 +64,17 @@ def lam_episodes(
                 )
             return by_split["train"], by_split["validation"]
         episodes = by_split["train"]
-    strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in episodes]
-    long_enough = [episode for episode, k in zip(episodes, strides, strict=True) if episode.num_frames > k]
+    strides: dict[str, Any] = {
+        "frames": stride,
+        "seconds": stride_seconds,
+        "frames_range": stride_range,
+        "seconds_range": stride_seconds_range,
+    }
+    long_enough = [
+        episode
+        for episode in episodes
+        if episode.num_frames - first_frame(episode, skip_front) > resolve_stride_range(episode.fps, **strides)[0]
+    ]
     # Where there is no pair at all, the data set says so.
     _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0)
     held_out_ids = {episode.id for episode in held_out}
@@ -88,6 +103,9 @@ def frame_pairs(
     *,
     stride: int | None = None,
     stride_seconds: float | None = None,
+    stride_range: tuple[int, int] | None = None,
+    stride_seconds_range: tuple[float, float] | None = None,
+    skip_front: float = 0.0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> FramePairDataset:
     """All pairs of frames of some episodes at the sizes of both models; see [`FramePairDataset`].
@@ -97,7 +115,10 @@ def frame_pairs(
         idm: Inverse dynamics model.
         fdm: Forward dynamics model.
         stride: k in frames; or
-        stride_seconds: in seconds.
+        stride_seconds: in seconds; or
+        stride_range: its smallest and largest value in frames, between which it is drawn; or
+        stride_seconds_range: in seconds.
+        skip_front: Fraction of each episode's frames that is cut at its front.
         cache_bytes: Memory budget of each process for decoded frames, in bytes; 0 always reads from the files.
 
     Raises:
@@ -110,6 +131,9 @@ def frame_pairs(
         idm_size=idm.config.image_size,
         stride=stride,
         stride_seconds=stride_seconds,
+        stride_range=stride_range,
+        stride_seconds_range=stride_seconds_range,
+        skip_front=skip_front,
         cache_bytes=cache_bytes,
         progress=process_state().is_main_process,
     )
