@@ -3,6 +3,7 @@ import json
 import math
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
@@ -291,6 +292,12 @@ def test_a_split_without_one_side_names_the_fraction_that_has_both() -> None:
     with pytest.raises(ValueError, match=r"0\.99 holds out all of 3 episodes: .* is 0\.298; use"):
         split_episodes(fake_episodes(3), 0.99)
     assert [e.id for e in split_episodes(fake_episodes(3), 0.298)[1]] == ["e001"]
+    # Of these two, four digits do not tell which is lower.
+    near = ["e2", neighbour("e2")]
+    with pytest.raises(ValueError, match="holds out none of 2") as error:
+        held_out_rows(near, 0.1)
+    (named,) = re.findall(r"holds one out is (\S+);", str(error.value))
+    assert len(held_out_rows(near, float(named))) == 1
     for fraction in (0.1, 0.9):
         with pytest.raises(ValueError, match="of 1 episodes: it takes at least 2"):
             split_episodes(fake_episodes(1), fraction)
@@ -303,23 +310,19 @@ def test_the_fraction_of_few_episodes_is_moved_until_both_sides_have_one() -> No
     ids = [e.id for e in fake_episodes(3)]
     assert [possible_fraction(ids, fraction) for fraction in (0.0, 0.1, 0.5)] == [0.298, 0.298, 0.5]
     assert held_out_rows(ids, possible_fraction(ids, 0.99)) == [0, 1]
-    # Of these two, four digits do not tell which is lower.
-    near = ["e2", nearest_id("e2", 0.0001)]
-    assert len(held_out_rows(near, possible_fraction(near, 0.1))) == 1
     with pytest.raises(ValueError, match="takes at least 2 episodes, got 1"):
         possible_fraction(ids[:1], 0.5)
     with pytest.raises(ValueError, match="held_out_fraction: got 1"):
         possible_fraction(ids, 1)
 
 
-def nearest_id(name: str, distance: float) -> str:
-    """Another id whose hash is less than a distance away, as a fraction of all."""
+def neighbour(name: str) -> str:
+    """Another id whose hash, as a fraction of all, has the same first four digits."""
 
-    def position(text: str) -> float:
-        return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) / 2**64
+    def digits(text: str) -> int:
+        return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) * 10_000 // 2**64
 
-    others = (f"other {number}" for number in range(1_000_000))
-    return next(other for other in others if abs(position(other) - position(name)) < distance / 10)
+    return next(other for other in map(str, range(1_000_000)) if digits(other) == digits(name))
 
 
 def test_resolve_stride() -> None:

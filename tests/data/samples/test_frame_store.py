@@ -79,6 +79,22 @@ def test_the_fingerprint_is_that_of_the_frames_in_any_folder(tmp_path: Path, kin
 
 
 @EVERY_FORMAT
+def test_readers_tell_episodes_cameras_and_changed_files_apart(tmp_path: Path, kind: str) -> None:
+    demonstrations = load_demonstrations(record_two_tasks(tmp_path, kind))
+
+    def told() -> list[str]:
+        return [each.reader.fingerprint(camera) for each in demonstrations for camera in demonstrations.cameras]
+
+    before = told()
+    # As videos, episodes of one length have the same pictures and so the same files; in HDF5 each has its place.
+    assert len(set(before)) == (10 if kind == "hdf5" else 6)
+    for path in tmp_path.rglob("*"):
+        if path.suffix in (".hdf5", ".mp4", ".parquet"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert not set(told()) & set(before)
+
+
+@EVERY_FORMAT
 def test_selected_episodes_come_from_the_same_frames(tmp_path: Path, kind: str) -> None:
     demonstrations = load_demonstrations(record_two_tasks(tmp_path, kind))
     for cache_bytes in (0, 10**9):
