@@ -73,7 +73,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--held-out", type=float, default=0.25, help="fraction of the episodes that is scored")
     parser.add_argument("--min-phase", type=int, default=3, help="shorter phases count to the phase before them")
     parser.add_argument("--tolerance", type=int, default=3, help="steps between boundaries that still match")
-    parser.add_argument("--seed", type=int, default=0, help="of the split, the weights and the order of samples")
+    parser.add_argument("--seed", type=int, default=0, help="of the weights and the order of samples")
     parser.add_argument("--training", nargs="*", default=(), metavar="KEY=VALUE", help="options of HiLAM's training")
     parser.add_argument("--lam-training", nargs="*", default=(), metavar="KEY=VALUE", help="options of the LAM's")
     parser.add_argument("--hilam-option", nargs="*", default=(), metavar="KEY=VALUE", help="fields of HiLAMConfig")
@@ -110,7 +110,7 @@ def prepare_latents(options: argparse.Namespace, videos: Path) -> Path:
     if corpus.is_dir() and not options.overwrite:
         return corpus
     folder = scan_videos(videos)
-    training, held_out = split_episodes(folder.episodes, options.held_out, options.seed)
+    training, held_out = split_episodes(folder.episodes, options.held_out)
     idm_folder = options.out / "lam" / "idm"
     if options.idm is None and (options.overwrite or not idm_folder.is_dir()):
         train_latent_actions(options, training)
@@ -145,10 +145,12 @@ def prepare_hilam(options: argparse.Namespace, corpus: Path) -> HiLAMModel:
 
 def thin(corpus: Dataset, hop: int) -> Dataset:
     """Every hop-th latent action of each episode, once for each step to start from."""
-    whole = [np.asarray(latents, dtype=np.float32) for latents in corpus["latent_actions"]]
-    episodes = [latents[start::hop] for latents in whole for start in range(hop)]
-    kept = [episode for episode in episodes if len(episode) > 1]
-    columns = {"latent_actions": kept, "num_frames": [len(episode) for episode in kept]}
+    whole = zip(corpus["id"], corpus["latent_actions"], strict=True)
+    episodes = [
+        (name, np.asarray(latents, dtype=np.float32)[start::hop]) for name, latents in whole for start in range(hop)
+    ]
+    ids, kept = zip(*((name, latents) for name, latents in episodes if len(latents) > 1), strict=True)
+    columns = {"id": list(ids), "latent_actions": list(kept), "num_frames": [len(latents) for latents in kept]}
     return Dataset.from_dict(columns, features=Features({name: corpus.features[name] for name in columns}))
 
 

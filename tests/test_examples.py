@@ -19,6 +19,7 @@ from diffusers import AutoencoderKL
 from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter, scan_videos
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
+from hilam_hf.training.lam import runs as lam_runs
 from hilam_hf.video import VideoReader
 from hilam_hf.video.video_file import write_video
 from tests.cli.test_cli import run
@@ -86,10 +87,10 @@ def test_segmentation_study_writes_its_results_and_reuses_its_latents(
     study = load("segmentation_study")
     assert study.main(list(map(str, arguments))) == 0
     printed = capsys.readouterr().out
-    assert "2 held-out episodes" in printed and "HiLAM stage 2" in printed
+    assert "3 held-out episodes" in printed and "HiLAM stage 2" in printed
     results = json.loads((tmp_path / "results.json").read_text())
     assert results["conclusion"] in printed
-    assert results["episodes"] == {"training": 6, "held_out": 2}
+    assert results["episodes"] == {"training": 5, "held_out": 3}
     methods = [row["method"] for row in results["methods"]]
     assert {"fixed windows", "change points, rbf", "HiLAM stage 1", "HiLAM stage 2"} <= set(methods)
     assert all(0 <= row["f1_interval"][0] <= row["f1"] <= row["f1_interval"][1] <= 1 for row in results["methods"])
@@ -158,7 +159,8 @@ def test_train_lam_trains_validates_and_resumes(
 ) -> None:
     config = tmp_path / "training.yaml"
     config.write_text("learning_rate: 3e-4\nvalidate_every: 2\n")
-    validating = ["--config", str(config), "--held-out", "0.25"]
+    # By its id, "3" of the four videos is held out.
+    validating = ["--config", str(config), "--held-out", "0.31"]
     assert run_example("train_lam", lam_arguments(videos, tmp_path / "lam", *validating)) == 0
     assert f"uniskill-light model in {tmp_path / 'lam'}" in capsys.readouterr().out
     idm = AutoInverseDynamicsModel.from_pretrained(tmp_path / "lam" / "idm")
@@ -180,6 +182,39 @@ def test_train_lam_trains_validates_and_resumes(
     assert json.loads((tmp_path / "lam" / "history.json").read_text()) == history
 
 
+def test_train_lam_draws_strides_and_resumes(videos: Path, tmp_path: Path) -> None:
+    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31"]
+    for folder in ("whole", "parts"):
+        assert run_example("train_lam", lam_arguments(videos, tmp_path / folder, *spacing)) == 0
+    shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
+    assert run_example("train_lam", lam_arguments(videos, tmp_path / "parts", "--resume", *spacing)) == 0
+    whole, parts = (AutoInverseDynamicsModel.from_pretrained(tmp_path / name / "idm") for name in ("whole", "parts"))
+    for left, right in zip(whole.parameters(), parts.parameters(), strict=True):
+        assert torch.equal(left, right)
+    for auto_class, name in ((AutoInverseDynamicsModel, "idm"), (AutoForwardDynamicsModel, "fdm")):
+        assert auto_class.from_pretrained(tmp_path / "whole" / name).config.training_data == {
+            "stride": None,
+            "stride_seconds": None,
+            "stride_range": [2, 5],
+            "stride_seconds_range": None,
+            "skip_front": 0.25,
+            "held_out_fraction": 0.31,
+            "episodes": 3,
+        }
+
+
+def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = []
+    monkeypatch.setattr(lam_runs, "train_lam_on_videos", lambda videos, config, **options: taken.append(config))
+    file = tmp_path / "training.yaml"
+    file.write_text("weight_decay: 0.2\n")
+    arguments = ["clips", "--kind", "lapa", "--out", str(tmp_path), "--config", str(file), "max_grad_norm=0.7"]
+    assert run_example("train_lam", arguments) == 0
+    (config,) = taken
+    # LAPA's rate and no decay, but for what the file and the command say.
+    assert (config.learning_rate, config.weight_decay, config.max_grad_norm) == (1e-4, 0.2, 0.7)
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
@@ -189,6 +224,10 @@ def test_train_lam_trains_validates_and_resumes(
         (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
         (["max_step=3"], "did you mean 'max_steps'"),
         (["--held-out", "1"], "held_out_fraction: got 1"),
+        (["--stride-range", "5", "2"], r"stride range: got \(5, 2\), expected the smallest and the largest"),
+        (["--stride-range", "2", "5", "--stride", "3"], r"got frames=3, frames_range=\(2, 5\)"),
+        (["--seconds-range", "0", "1"], "stride: got 0.0 seconds"),
+        (["--skip-front", "1"], "skip_front: got 1.0, expected a fraction in"),
     ],
 )
 def test_train_lam_names_what_is_wrong(

@@ -26,7 +26,7 @@ from hilam_hf.video import VideoReader, as_float_frames, write_video
 from tests.models.latent_actions.toy import TOY, ToyIDM
 
 NUM_FRAMES, STRIDE = 14, 2
-CONFIG = TrainingConfig(max_steps=3, batch_size=4, warmup_steps=1, log_every=1)
+CONFIG = TrainingConfig(max_steps=3, global_batch_size=4, warmup_steps=1, log_every=1)
 
 
 @pytest.fixture(scope="module", autouse=True)

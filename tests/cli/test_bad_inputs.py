@@ -109,7 +109,7 @@ OPTIONS = [
     Case(HILAM + " --fdm {missing} --videos {videos}", "missing"),
     Case(HILAM + " --fdm {lam}/fdm --videos {missing}", "missing"),
     Case(SKILLS.replace("{latents}", "{missing}"), "missing"),
-    Case(SKILLS.replace("{latents}", "{codes}"), "codes|discrete|4"),
+    Case(SKILLS.replace("{latents}", "{codes}"), "fingerprint"),
     Case(SKILLS.replace("{hilam}", "{missing}"), "missing"),
     Case(SKILLS.replace("{hilam}", "{lam}"), "lam"),
     Case(SKILLS.replace("{out}", "{notes}"), "notes: holds other files"),

@@ -1,12 +1,22 @@
+import hashlib
 import json
+import math
 import os
 import random
+import re
 import shutil
 from pathlib import Path
 
 import pytest
 
-from hilam_hf.data import Episode, resolve_stride, scan_videos, split_episodes
+from hilam_hf.data import (
+    Episode,
+    held_out_rows,
+    possible_fraction,
+    resolve_stride,
+    scan_videos,
+    split_episodes,
+)
 from tests.numbered_videos import MakeVideo, write_video_at
 
 
@@ -244,34 +254,75 @@ def fake_episodes(count: int) -> list[Episode]:
     return [Episode(f"e{i:03d}", f"{i}.mp4", None, None, 10.0, 5, 8, 8) for i in range(count)]
 
 
-def test_split_is_a_deterministic_partition() -> None:
-    episodes = fake_episodes(50)
-    train, held_out = split_episodes(episodes, 0.2, seed=3)
-    assert len(held_out) == 10 and len(train) == 40
-    assert sorted([*train, *held_out], key=lambda e: e.id) == episodes
-    assert train == sorted(train, key=lambda e: e.id)
-    shuffled = random.Random(0).sample(episodes, 50)
-    assert {e.id for e in split_episodes(shuffled, 0.2, seed=3)[1]} == {e.id for e in held_out}
-    assert {e.id for e in split_episodes(episodes, 0.2, seed=4)[1]} != {e.id for e in held_out}
+def test_ids_are_held_out_by_their_own_hash() -> None:
+    # The SHA-256 of "e4", "e5" and "e9" begin with 0x44, 0x43 and 0x0b, those of the others with at least 0x5c.
+    names = [f"e{i}" for i in range(10)]
+    assert held_out_rows(names, 0x45 / 256) == [4, 5, 9]
+    assert held_out_rows(names[::-1], 0x45 / 256) == [0, 4, 5]
+    # sha256("e9") = 0b227dd238234a0b...: below the next number of eight bytes, and not below itself.
+    first = 0x0B227DD238234A0B / 2**64
+    assert held_out_rows(names, math.nextafter(first, 1)) == [9]
+    with pytest.raises(ValueError, match="holds out none of 10 episodes"):
+        held_out_rows(names, first)
+    assert held_out_rows(names, 0) == []
 
 
-def test_split_moves_little_when_an_episode_is_added() -> None:
-    before = {e.id for e in split_episodes(fake_episodes(50), 0.2)[1]}
-    after = {e.id for e in split_episodes(fake_episodes(51), 0.2)[1]}
-    assert len(before - after) <= 1
+def test_more_episodes_and_larger_fractions_move_no_episode_back() -> None:
+    few, many = fake_episodes(50), fake_episodes(500)
+    for fraction in (0.1, 0.2, 0.5):
+        held_out = {e.id for e in split_episodes(many, fraction)[1]}
+        assert {e.id for e in split_episodes(few, fraction)[1]} == held_out & {e.id for e in few}
+        # A binomial draw of 500 is within four standard deviations of its mean.
+        assert abs(len(held_out) - 500 * fraction) < 4 * math.sqrt(500 * fraction * (1 - fraction))
+    assert {e.id for e in split_episodes(many, 0.1)[1]} < {e.id for e in split_episodes(many, 0.2)[1]}
 
 
-@pytest.mark.parametrize(("count", "fraction", "expected"), [(2, 0.01, 1), (3, 0.99, 2), (10, 0.0, 0), (10, 0.25, 2)])
-def test_split_sizes(count: int, fraction: float, expected: int) -> None:
-    train, held_out = split_episodes(fake_episodes(count), fraction)
-    assert (len(train), len(held_out)) == (count - expected, expected)
+def test_split_is_a_partition_in_the_order_of_the_input() -> None:
+    episodes = random.Random(0).sample(fake_episodes(50), 50)
+    train, held_out = split_episodes(episodes, 0.2)
+    assert [e for e in episodes if e in held_out] == held_out and [e for e in episodes if e in train] == train
+    assert len(train) + len(held_out) == 50 and held_out
+    assert split_episodes(episodes, 0.0) == (episodes, [])
 
 
-def test_split_rejects() -> None:
-    with pytest.raises(ValueError, match="held_out_fraction"):
-        split_episodes(fake_episodes(3), 1.0)
-    with pytest.raises(ValueError, match="at least 2 episodes"):
-        split_episodes(fake_episodes(1), 0.5)
+def test_a_split_without_one_side_names_the_fraction_that_has_both() -> None:
+    # e000 to e002 lie at 0.4412, 0.2979 and 0.9781.
+    with pytest.raises(ValueError, match=r"0\.1 holds out none of 3 episodes: the smallest .* is 0\.298; use"):
+        split_episodes(fake_episodes(3), 0.1)
+    with pytest.raises(ValueError, match=r"0\.99 holds out all of 3 episodes: .* is 0\.298; use"):
+        split_episodes(fake_episodes(3), 0.99)
+    assert [e.id for e in split_episodes(fake_episodes(3), 0.298)[1]] == ["e001"]
+    # Of these two, four digits do not tell which is lower.
+    near = ["e2", neighbour("e2")]
+    with pytest.raises(ValueError, match="holds out none of 2") as error:
+        held_out_rows(near, 0.1)
+    (named,) = re.findall(r"holds one out is (\S+);", str(error.value))
+    assert len(held_out_rows(near, float(named))) == 1
+    for fraction in (0.1, 0.9):
+        with pytest.raises(ValueError, match="of 1 episodes: it takes at least 2"):
+            split_episodes(fake_episodes(1), fraction)
+    for fraction in (1.0, -0.1, float("nan")):
+        with pytest.raises(ValueError, match=r"held_out_fraction: got .* expected a number in"):
+            split_episodes(fake_episodes(3), fraction)
+
+
+def test_the_fraction_of_few_episodes_is_moved_until_both_sides_have_one() -> None:
+    ids = [e.id for e in fake_episodes(3)]
+    assert [possible_fraction(ids, fraction) for fraction in (0.0, 0.1, 0.5)] == [0.298, 0.298, 0.5]
+    assert held_out_rows(ids, possible_fraction(ids, 0.99)) == [0, 1]
+    with pytest.raises(ValueError, match="takes at least 2 episodes, got 1"):
+        possible_fraction(ids[:1], 0.5)
+    with pytest.raises(ValueError, match="held_out_fraction: got 1"):
+        possible_fraction(ids, 1)
+
+
+def neighbour(name: str) -> str:
+    """Another id whose hash, as a fraction of all, has the same first four digits."""
+
+    def digits(text: str) -> int:
+        return int(hashlib.sha256(text.encode()).hexdigest()[:16], 16) * 10_000 // 2**64
+
+    return next(other for other in map(str, range(1_000_000)) if digits(other) == digits(name))
 
 
 def test_resolve_stride() -> None:

@@ -46,5 +46,5 @@ def test_random_access_equals_sequential_access(clips: Path) -> None:
 
 def test_pairs_of_mixed_rates(clips: Path) -> None:
     dataset = FramePairDataset(scan_videos(clips, progress=False).episodes, 64, stride_seconds=0.5, progress=False)
-    assert dataset.strides == [8, 8, 15]
-    assert len(dataset) == sum(e.num_frames - k for e, k in zip(dataset.episodes, dataset.strides, strict=True))
+    assert dataset.stride_ranges == [(8, 8), (8, 8), (15, 15)]
+    assert len(dataset) == sum(e.num_frames - k for e, k in zip(dataset.episodes, (8, 8, 15), strict=True))

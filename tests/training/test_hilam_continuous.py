@@ -59,6 +59,9 @@ class StillFrames:
     def read(self, episode: int, indices: list[int]) -> Tensor:
         return torch.tensor(indices, dtype=torch.uint8)[:, None, None, None].expand(-1, 3, SIZE, SIZE)
 
+    def fingerprint(self) -> str:
+        return "still"
+
 
 def test_the_reconstruction_loss_is_trained_through_a_frozen_forward_model(tmp_path: Path) -> None:
     info = make_corpus(tmp_path / "corpus")

@@ -107,9 +107,9 @@ def lam_report(
         int, typer.Option(help="The most that are decoded; a diffusion model may take seconds each.")
     ] = 512,
     held_out: Annotated[
-        float, typer.Option(help="Look only at the videos that training with this --held-out and seed did not see.")
+        float, typer.Option(help="Look only at the videos that training with this --held-out did not see.")
     ] = 0,
-    seed: Annotated[int, typer.Option(help="Seed of what is sampled, and of --held-out.")] = 0,
+    seed: Annotated[int, typer.Option(help="Seed of what is sampled.")] = 0,
     device: Device = "auto",
 ) -> None:
     """Say whether a latent action model is any good: errors, use of latents, transfer pictures, warnings.

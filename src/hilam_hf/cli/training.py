@@ -21,6 +21,17 @@ def train_lam_command(
     ] = DEFAULT_LATENT_ACTION_KIND,
     stride: Stride = None,
     stride_seconds: StrideSeconds = None,
+    stride_range: Annotated[
+        tuple[int, int] | None,
+        typer.Option(metavar="LOW HIGH", help="Smallest and largest stride in frames; each pair draws its own."),
+    ] = None,
+    stride_seconds_range: Annotated[
+        tuple[float, float] | None,
+        typer.Option("--seconds-range", metavar="LOW HIGH", help="The same in seconds, whatever the rate."),
+    ] = None,
+    skip_front: Annotated[
+        float, typer.Option(help="Fraction of each video's frames to leave out at its front, such as 0.4.")
+    ] = 0,
     image_size: Annotated[
         int | None, typer.Option(help="Side of the frames that the models see; otherwise the kind's.")
     ] = None,
@@ -36,23 +47,30 @@ def train_lam_command(
 ) -> None:
     """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
 
-    The two frames of a pair lie 0.6 seconds apart unless a stride is given.
+    The two frames of a pair lie 0.6 seconds apart unless a stride is given. Training options that are not given are
+    those of the kind.
 
     [bold]Example:[/bold] hilam train lam videos --stride-seconds 0.6 --out lam max_steps=2000
+
+    [bold]Example:[/bold] hilam train lam clips --kind uniskill --stride-range 10 30 --skip-front 0.4 --out lam
     """
+    from ..models.latent_actions.kinds import get_latent_action_kind
     from ..training import TrainingConfig, load_config
     from ..training.lam.runs import train_lam_on_videos
     from ..training.model_options import parse_model_options
 
     train_lam_on_videos(
         videos,
-        load_config(TrainingConfig, config, overrides or ()),
+        load_config(TrainingConfig, config, overrides or (), defaults=get_latent_action_kind(kind).training),
         output_dir=out,
         kind=kind,
         image_size=image_size,
         model_options=parse_model_options(model_options or ()),
         stride=stride,
         stride_seconds=stride_seconds,
+        stride_range=stride_range,
+        stride_seconds_range=stride_seconds_range,
+        skip_front=skip_front,
         held_out_fraction=held_out,
         corpus=corpus,
         resume=resume,

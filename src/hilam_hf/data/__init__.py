@@ -36,7 +36,16 @@ if TYPE_CHECKING:
     from .demonstrations.phases import demonstration_phases, latent_phases, phase_boundaries, smooth_phases
     from .demonstrations.video_recording import VideoRecordingWriter, read_video_recording
     from .demonstrations.videos import write_videos
-    from .episodes import Episode, RejectedVideo, VideoFolder, resolve_stride, scan_videos, split_episodes
+    from .episodes import (
+        Episode,
+        RejectedVideo,
+        VideoFolder,
+        held_out_rows,
+        possible_fraction,
+        resolve_stride,
+        scan_videos,
+        split_episodes,
+    )
     from .samples.collate import collate_policy, collate_sequences
     from .samples.frame_pairs import FramePairDataset, load_episode_frames
     from .samples.frame_store import FrameStore, VideoSource
@@ -74,6 +83,7 @@ _MODULES = {
     "demonstration_formats": "demonstrations.formats",
     "demonstration_phases": "demonstrations.phases",
     "episode_id": ".recorded",
+    "held_out_rows": "episodes",
     "latent_actions_array": "corpora.corpus",
     "latent_phases": "demonstrations.phases",
     "load_corpus": "corpora.corpus",
@@ -81,6 +91,7 @@ _MODULES = {
     "load_episode_frames": "samples.frame_pairs",
     "orient_frames": ".video.orientation",
     "phase_boundaries": "demonstrations.phases",
+    "possible_fraction": "episodes",
     "read_lerobot": "demonstrations.lerobot.reader",
     "read_libero_demonstration": "demonstrations.libero.reader",
     "read_libero_hdf5": "demonstrations.libero.reader",
@@ -133,6 +144,7 @@ __all__ = [
     "demonstration_formats",
     "demonstration_phases",
     "episode_id",
+    "held_out_rows",
     "latent_actions_array",
     "latent_phases",
     "load_corpus",
@@ -140,6 +152,7 @@ __all__ = [
     "load_episode_frames",
     "orient_frames",
     "phase_boundaries",
+    "possible_fraction",
     "read_lerobot",
     "read_libero_demonstration",
     "read_libero_hdf5",

@@ -145,40 +145,102 @@ def scan_videos(
     return VideoFolder(str(root), sorted(episodes, key=lambda episode: episode.id), rejected)
 
 
-def split_episodes(
-    episodes: Sequence[Episode], held_out_fraction: float, seed: int = 0
-) -> tuple[list[Episode], list[Episode]]:
-    """Splits episodes in two, the same way on every machine and for every order of the input.
+def held_out_rows(ids: Sequence[str], held_out_fraction: float) -> list[int]:
+    """Rows that are held out, the same on every machine and in every order of the input.
 
-    Episodes are ranked by a hash of seed and id, so one more episode moves at most one other across the split.
+    Each id is decided upon alone: it is held out where the first 8 bytes of its SHA-256, as a fraction of 2**64, are
+    below `held_out_fraction`. So more ids move none of those that are there, and a larger fraction keeps what a smaller
+    one holds out. How many are held out is the fraction of all on average only.
+
+    Args:
+        ids: Different ids, as of episodes.
+        held_out_fraction: Fraction that is held out, in [0, 1); 0 holds out none.
+
+    Returns:
+        Their rows in `ids`, ascending.
+
+    Raises:
+        ValueError: The fraction is out of range, or it is above 0 and holds out none of these ids or all of them. The
+            message has the smallest fraction that holds out one.
+
+    Example:
+        >>> held_out_rows(["drawer-open/0000", "drawer-open/0001", "drawer-open/0002"], 0.5)
+        [1]
+    """
+    _check_fraction(held_out_fraction)
+    rows = [row for row, name in enumerate(ids) if _position(name) < held_out_fraction]
+    if held_out_fraction and len(rows) in (0, len(ids)):
+        raise ValueError(
+            f"held_out_fraction: {held_out_fraction} holds out {'none' if not rows else 'all'} of {len(ids)} "
+            f"episodes: {_remedy(ids)}"
+        )
+    return rows
+
+
+def possible_fraction(ids: Sequence[str], held_out_fraction: float) -> float:
+    """The fraction nearest to the one given at which `held_out_rows` holds out at least one id, and not all.
+
+    Args:
+        ids: At least 2 different ids.
+        held_out_fraction: A fraction in [0, 1).
+
+    Raises:
+        ValueError: The fraction is out of range, or there are fewer than 2 ids.
+    """
+    _check_fraction(held_out_fraction)
+    if len(ids) < 2:
+        raise ValueError(f"holding one out takes at least 2 episodes, got {len(ids)}: add more")
+    return min(max(held_out_fraction, _smallest_fraction(ids)), max(map(_position, ids)))
+
+
+def split_episodes(episodes: Sequence[Episode], held_out_fraction: float) -> tuple[list[Episode], list[Episode]]:
+    """Splits episodes in two by their ids, see `held_out_rows`.
 
     Args:
         episodes: Episodes with different ids.
-        held_out_fraction: Fraction that is held out, in [0, 1); above 0 it holds out at least one episode.
-        seed: Picks the split.
+        held_out_fraction: Fraction that is held out, in [0, 1); 0 holds out none.
 
     Returns:
         (training, held-out) episodes, each in the order of the input; training is never empty.
 
     Raises:
-        ValueError: The fraction is out of range, or there is only one episode to hold out from.
+        ValueError: The fraction is out of range, or it is above 0 and holds out none of these episodes or all of them.
     """
+    training, held_out = split_rows([episode.id for episode in episodes], held_out_fraction)
+    return [episodes[row] for row in training], [episodes[row] for row in held_out]
+
+
+def split_rows(ids: Sequence[str], held_out_fraction: float) -> tuple[list[int], list[int]]:
+    """Rows to train on and rows that are held out, both ascending, see `held_out_rows`.
+
+    Raises:
+        ValueError: As `held_out_rows`.
+    """
+    held_out = held_out_rows(ids, held_out_fraction)
+    return sorted(set(range(len(ids))) - set(held_out)), held_out
+
+
+def _check_fraction(held_out_fraction: float) -> None:
     if not 0 <= held_out_fraction < 1:
         raise ValueError(f"held_out_fraction: got {held_out_fraction}, expected a number in [0, 1)")
-    if held_out_fraction == 0:
-        return list(episodes), []
-    if len(episodes) < 2:
-        raise ValueError(
-            f"holding out a fraction of {held_out_fraction} takes at least 2 episodes, got {len(episodes)}: "
-            "add videos, or set held_out_fraction to 0"
-        )
-    count = min(max(1, round(held_out_fraction * len(episodes))), len(episodes) - 1)
-    ranked = sorted(episodes, key=lambda episode: hashlib.sha256(f"{seed}:{episode.id}".encode()).digest())
-    held_out = {episode.id for episode in ranked[:count]}
-    return (
-        [episode for episode in episodes if episode.id not in held_out],
-        [episode for episode in episodes if episode.id in held_out],
-    )
+
+
+def _position(name: str) -> float:
+    """Where an id lies in [0, 1), by its hash."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8], "big") / 2**64
+
+
+def _smallest_fraction(ids: Sequence[str]) -> float:
+    """The smallest fraction that holds one out, rounded up to four digits where that does not hold out all."""
+    positions = sorted(map(_position, ids))
+    rounded = math.ceil(positions[0] * 10_000) / 10_000
+    return rounded if positions[0] < rounded <= positions[-1] else math.nextafter(positions[0], 1.0)
+
+
+def _remedy(ids: Sequence[str]) -> str:
+    if len(ids) < 2:
+        return "it takes at least 2; add episodes, or set the fraction to 0"
+    return f"the smallest fraction that holds one out is {_smallest_fraction(ids)}; use that one, or add episodes"
 
 
 def resolve_stride(fps: float, *, frames: int | None = None, seconds: float | None = None) -> int:
@@ -202,6 +264,45 @@ def resolve_stride(fps: float, *, frames: int | None = None, seconds: float | No
     if not 0 < seconds < math.inf:
         raise ValueError(f"stride: got {seconds} seconds, expected a finite number above 0")
     return max(1, round(seconds * fps))
+
+
+def resolve_stride_range(
+    fps: float,
+    *,
+    frames: int | None = None,
+    seconds: float | None = None,
+    frames_range: tuple[int, int] | None = None,
+    seconds_range: tuple[float, float] | None = None,
+) -> tuple[int, int]:
+    """The smallest and the largest stride k between two frames of a pair, in frames; one number twice where k is fixed.
+
+    Args:
+        fps: Frames a second of the episode.
+        frames: k in frames; or
+        seconds: in seconds; or
+        frames_range: the smallest and the largest k in frames; or
+        seconds_range: in seconds, both rounded to the nearest frame and at least 1.
+
+    Raises:
+        ValueError: None or several are given, a range is no pair of numbers or ends before it begins, or a number is
+            not positive.
+    """
+    given = {"frames": frames, "seconds": seconds, "frames_range": frames_range, "seconds_range": seconds_range}
+    told = {name: value for name, value in given.items() if value is not None}
+    if len(told) != 1:
+        raise ValueError(
+            "stride: give one of frames, seconds, a range of frames or a range of seconds, got "
+            f"{', '.join(f'{name}={value}' for name, value in told.items()) or 'none'}"
+        )
+    wanted = frames_range if frames_range is not None else seconds_range
+    if wanted is None:
+        k = resolve_stride(fps, frames=frames, seconds=seconds)
+        return k, k
+    if len(wanted) != 2 or not wanted[0] <= wanted[1]:
+        raise ValueError(f"stride range: got {wanted}, expected the smallest and the largest stride, such as (10, 30)")
+    unit = "frames" if frames_range is not None else "seconds"
+    low, high = (resolve_stride(fps, **{unit: value}) for value in wanted)  # type: ignore[arg-type]
+    return low, high
 
 
 def _existing_folder(folder: str | Path) -> Path:

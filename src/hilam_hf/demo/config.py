@@ -23,7 +23,8 @@ class DemoConfig:
         camera: Camera that records, and that the policy sees.
         episodes_per_task: Expert episodes recorded of each task; their videos are the corpus without actions.
         expert_noise: Standard deviation of the noise on the expert's actions.
-        held_out_fraction: Fraction of the episodes that no model trains on.
+        held_out_fraction: Fraction of the episodes that no model trains on, by their ids; of few episodes the nearest
+            fraction that holds out one and not all.
         stride: k, frames between the two frames of a latent action, for recordings.
         stride_seconds: The same in seconds, for `videos`, which may differ in rate.
         lam: Training of the latent action model.

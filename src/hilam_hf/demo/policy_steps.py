@@ -60,9 +60,7 @@ def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
 
 def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
     """Fine-tunes the low level on the demonstrations; without pretraining both levels learn from them end to end."""
-    demonstrations = load_demonstrations(
-        paths.recordings, tasks=config.tasks, max_per_task=config.demonstrations_per_task
-    )
+    demonstrations = load_demonstrations(paths.recordings, tasks=config.tasks, per_task=config.demonstrations_per_task)
     dataset = PolicyDataset.from_demonstrations(demonstrations, config.image_size, config.chunk_size)
     options = config.seeded(config.finetuning)
     if arm == WITH:

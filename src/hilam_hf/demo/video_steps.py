@@ -14,7 +14,14 @@ from ..data.corpora.corpus import latent_actions_array, load_corpus
 from ..data.corpora.extraction import extract_latent_actions, extract_skill_corpus
 from ..data.corpora.info import CorpusInfo
 from ..data.demonstrations.loader import load_demonstrations
-from ..data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
+from ..data.episodes import (
+    Episode,
+    RejectedVideo,
+    possible_fraction,
+    resolve_stride,
+    scan_videos,
+    split_episodes,
+)
 from ..data.samples.frame_pairs import FramePairDataset
 from ..envs.registry import get_simulator
 from ..evaluation.hilam import evaluate_hilam
@@ -69,7 +76,9 @@ def check_videos(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
         raise ValueError(
             f"{folder.root}: {len(usable)} videos can be used; give at least 2, one to learn from, one to hold out"
         )
-    training, held_out = split_episodes(usable, config.held_out_fraction, config.seed)
+    # A few videos may all lie on one side of the fraction.
+    fraction = possible_fraction([episode.id for episode in usable], config.held_out_fraction)
+    training, held_out = split_episodes(usable, fraction)
     splits = {"training": training, "held_out": held_out}
     paths.episodes.write_text(json.dumps({name: [vars(e) for e in episodes] for name, episodes in splits.items()}))
     return {

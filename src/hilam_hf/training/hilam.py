@@ -1,5 +1,6 @@
 """Training of HiLAM on a latent-action corpus."""
 
+import copy
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,10 +14,12 @@ from torch.utils.data import Dataset
 
 from ..data.corpora.corpus import latent_actions_array
 from ..data.corpora.info import CorpusInfo
+from ..data.episodes import split_rows
 from ..data.samples.collate import collate_sequences
 from ..data.samples.frame_store import FrameStore
+from ..data.samples.keys import SampleKey
 from ..data.samples.reconstruction import ReconstructionFrames
-from ..fingerprint import weights_fingerprint
+from ..fingerprint import data_fingerprint, weights_fingerprint
 from ..models.hilam import HiLAMConfig, HiLAMModel, HiLAMOutput
 from ..models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..models.latent_actions.partners import check_same_idm, idm_fingerprint
@@ -27,7 +30,6 @@ from .model_options import parse_model_options
 from .randomness import seeded
 from .rows import Rows
 from .run_folder import RunFolder, open_run_folder
-from .sampler import SampleKey
 from .saving import save_model
 
 
@@ -38,6 +40,7 @@ class LatentSequences(Dataset[Tensor]):
         # float32, or codes, for which the loss takes int64.
         arrays = [latent_actions_array(corpus, row) for row in range(len(corpus))]
         self.sequences = [torch.tensor(a) if a.dtype == np.float32 else torch.tensor(a).long() for a in arrays]
+        self.episode_ids: list[str] = list(corpus["id"])
 
     def __len__(self) -> int:
         return len(self.sequences)
@@ -45,20 +48,61 @@ class LatentSequences(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         return self.sequences[index]
 
+    def select(self, rows: Sequence[int]) -> "LatentSequences":
+        """The sequences of some rows."""
+        chosen = copy.copy(self)
+        chosen.sequences = [self.sequences[row] for row in rows]
+        chosen.episode_ids = [self.episode_ids[row] for row in rows]
+        return chosen
+
+    def split(self, held_out_fraction: float) -> "tuple[LatentSequences, LatentSequences]":
+        """Holds episodes out by their ids, see `held_out_rows`.
+
+        Returns:
+            (training, held-out) sequences.
+
+        Raises:
+            ValueError: The fraction is out of range, or it is above 0 and holds out no episode or all of them.
+        """
+        training, held_out = split_rows(self.episode_ids, held_out_fraction)
+        return self.select(training), self.select(held_out)
+
+    def fingerprint(self) -> str:
+        """Says which sequences these are: 16 hexadecimal digits, from ids and latent actions in their order."""
+        return data_fingerprint(self.episode_ids, *self.sequences)
+
+    def sample_id(self, index: int) -> str:
+        """The id of the episode."""
+        return self.episode_ids[index]
+
 
 class SequencesToReconstruct(Dataset[tuple[Tensor, SampleKey]]):
-    """Latent-action sequences with the keys that their frames are drawn by, see `CollateWithFrames`."""
+    """Latent-action sequences with the keys that their frames are drawn by, see `CollateWithFrames`.
+
+    Args:
+        sequences: The sequences.
+        frames: What `CollateWithFrames` reads for them; it counts to the fingerprint.
+    """
 
     draws_samples = True
 
-    def __init__(self, sequences: LatentSequences):
+    def __init__(self, sequences: LatentSequences, frames: ReconstructionFrames | None = None):
         self.sequences = sequences
+        self.frames = frames
 
     def __len__(self) -> int:
         return len(self.sequences)
 
     def __getitem__(self, key: SampleKey) -> tuple[Tensor, SampleKey]:
         return self.sequences[key.row], key
+
+    def fingerprint(self) -> str:
+        """Says which sequences and frames these are: 16 hexadecimal digits, the same on every machine."""
+        return data_fingerprint(self.sequences.fingerprint(), self.frames and self.frames.fingerprint())
+
+    def sample_id(self, index: int) -> str:
+        """The id of the episode."""
+        return self.sequences.sample_id(index)
 
 
 class HiLAMLoss(nn.Module):
@@ -194,8 +238,9 @@ def train_hilam(
     dataset: Dataset[Any] = sequences
     collate: Callable[[Any], dict[str, Tensor]] = collate_latent_actions
     if frames is not None:
-        dataset = SequencesToReconstruct(sequences)
-        collate = CollateWithFrames(ReconstructionFrames(corpus, frames, model.config.num_reconstruction_steps))
+        drawn = ReconstructionFrames(corpus, frames, model.config.num_reconstruction_steps)
+        dataset = SequencesToReconstruct(sequences, drawn)
+        collate = CollateWithFrames(drawn)
     kept_out = set(held_out)
     with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=WRITES) as folder:
         result = train(
@@ -239,7 +284,8 @@ def collate_latent_actions(sequences: Sequence[Tensor]) -> dict[str, Tensor]:
 class CollateWithFrames:
     """Pads sequences to HiLAM's inputs and adds the frames of the time steps of the reconstruction loss.
 
-    The steps are drawn here and not in the model, so that no other frame is read; they depend on the keys alone.
+    The steps are drawn here and not in the model, so that no other frame is read; those of a sequence depend on its own
+    key alone.
     """
 
     def __init__(self, frames: ReconstructionFrames):
@@ -247,6 +293,4 @@ class CollateWithFrames:
 
     def __call__(self, items: Sequence[tuple[Tensor, SampleKey]]) -> dict[str, Tensor]:
         sequences, keys = zip(*items, strict=True)
-        generator = torch.Generator().manual_seed(keys[0].seed)
-        drawn = self.frames.draw([key.row for key in keys], generator)
-        return {**collate_latent_actions(sequences), **drawn}
+        return {**collate_latent_actions(sequences), **self.frames.draw(keys)}

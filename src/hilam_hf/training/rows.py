@@ -7,8 +7,8 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from ..fingerprint import fingerprint_of
-from .sampler import SampleKey
+from ..data.samples.keys import SampleKey
+from ..fingerprint import data_fingerprint
 
 
 class Rows(Dataset[Any]):
@@ -38,4 +38,4 @@ class Rows(Dataset[Any]):
 
     def fingerprint(self) -> str:
         """Changes with the data set and with the rows."""
-        return fingerprint_of(self.dataset.fingerprint(), self.rows)
+        return data_fingerprint(self.dataset.fingerprint(), self.rows)

@@ -1,19 +1,12 @@
 """The order of the samples as a function of seed and step alone, so that a run resumes without loader state."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch.utils.data import Sampler
 
-
-class SampleKey(NamedTuple):
-    """What a data set that draws its samples at random is asked for (`draws_samples = True`)."""
-
-    row: int
-    """Of the data set."""
-    seed: int
-    """Of this sample alone: another one in every epoch, and the same one when a run is resumed."""
+from ..data.samples.keys import SampleKey
 
 
 class StepSampler(Sampler[list[Any]]):

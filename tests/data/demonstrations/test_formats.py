@@ -57,7 +57,9 @@ def test_a_registered_format_is_learnt_from(recording: Path, tmp_path: Path) -> 
         latent_actions=(torch.zeros(LATENT_DIM), torch.ones(LATENT_DIM)),
     )
     policy.prepare_for_finetuning(action_dim=3, chunk_size=2, agent_pos_dim=2)
-    result = finetune_policy(policy, dataset, FinetuningConfig(max_steps=2, batch_size=4), output_dir=tmp_path / "run")
+    result = finetune_policy(
+        policy, dataset, FinetuningConfig(max_steps=2, global_batch_size=4), output_dir=tmp_path / "run"
+    )
     assert result.steps == 2
     observation = {"pixels": {"front": np.zeros((32, 32, 3), np.uint8)}, "agent_pos": np.zeros(2), "task": "push it"}
     action = HierarchicalPolicy.from_pretrained(tmp_path / "run" / "policy").eval()

@@ -105,13 +105,18 @@ def test_choosing(tmp_path: Path, kind: str) -> None:
     def ids(**options: Any) -> list[str]:
         return [episode.id for episode in load_demonstrations(root, **options)]
 
-    assert ids(tasks="open", max_per_task=2) == ["open/seed_1", "open/seed_2"]
-    assert ids(tasks=["open it", "close"], max_per_task=1) == ["open/seed_1", "close/seed_0"]
+    assert ids(tasks="open", per_task=2) == ["open/seed_1", "open/seed_2"]
+    assert ids(tasks=["open it", "close"], per_task=1) == ["open/seed_1", "close/seed_0"]
     assert load_demonstrations(root)[1:3].tasks == ["close", "open"]
+    assert ids(per_task=2) == ["close/seed_0", "close/seed_1", "open/seed_1", "open/seed_2"]
+    with pytest.raises(ValueError, match="task 'close' has 2 demonstrations, expected 3: record more, ask for fewer"):
+        ids(per_task=3)
+    # Only tasks that are asked for have to have so many.
+    assert len(ids(tasks="open", per_task=3)) == 3
     with pytest.raises(ValueError, match="no demonstrations of push; there are those of close, open"):
         ids(tasks=["open", "push"])
-    with pytest.raises(ValueError, match="max_per_task: got 0"):
-        ids(max_per_task=0)
+    with pytest.raises(ValueError, match="per_task: got 0"):
+        ids(per_task=0)
     with pytest.raises(ValueError, match="image_transform: got 'upright'"):
         ids(image_transform="upright")
     with pytest.raises(ValueError, match="has no camera front; it has agentview, robot0_eye_in_hand"):
@@ -134,7 +139,7 @@ def test_where_recordings_are(tmp_path: Path) -> None:
         load_demonstrations(tmp_path / "nowhere")
     write_official(tmp_path / "libero_goal" / "a_demo.hdf5")
     assert len(load_demonstrations(tmp_path)) == 4
-    one = load_demonstrations(tmp_path / "libero_goal" / "a_demo.hdf5", max_per_task=3)
+    one = load_demonstrations(tmp_path / "libero_goal" / "a_demo.hdf5", per_task=3)
     # Ten comes after two.
     assert [episode.id for episode in one] == ["a/demo_0", "a/demo_1", "a/demo_2"]
     write_official(tmp_path / "libero_10" / "a_demo.hdf5")

@@ -160,13 +160,13 @@ def test_pretraining_sees_videos_and_no_actions(tmp_path: Path) -> None:
 def test_choosing_tasks_and_numbers(tmp_path: Path) -> None:
     record(tmp_path, {"drawer-open": 3, "door-open": 2})
     assert [each.task for each in load_demonstrations(tmp_path)] == ["door-open"] * 2 + ["drawer-open"] * 3
-    few = load_demonstrations(tmp_path, tasks=["drawer-open", "door-open"], max_per_task=1)
+    few = load_demonstrations(tmp_path, tasks=["drawer-open", "door-open"], per_task=1)
     assert [each.id for each in few] == ["drawer-open/episode_00000", "door-open/episode_00000"]
     assert len(load_demonstrations(tmp_path, tasks="door-open")) == 2
     with pytest.raises(ValueError, match="no demonstrations of peg-insert; there are those of door-open, drawer-open"):
         load_demonstrations(tmp_path, tasks=["peg-insert"])
-    with pytest.raises(ValueError, match="max_per_task: got 0"):
-        load_demonstrations(tmp_path, max_per_task=0)
+    with pytest.raises(ValueError, match="per_task: got 0"):
+        load_demonstrations(tmp_path, per_task=0)
     with pytest.raises(FileNotFoundError, match="record some first"):
         load_demonstrations(tmp_path / "nowhere")
 

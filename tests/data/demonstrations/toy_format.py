@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from hilam_hf.data import Demonstration, DemonstrationFormat
+from hilam_hf.fingerprint import file_fingerprint
 from hilam_hf.robots import RobotDescription
 
 ROBOT = RobotDescription(
@@ -23,6 +24,9 @@ class NpzFrames:
 
     def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         return np.load(self.file)[f"frames_{camera}"][list(indices)]
+
+    def fingerprint(self, camera: str) -> str:
+        return file_fingerprint(self.file)
 
 
 def read(path: Path) -> list[Demonstration]:

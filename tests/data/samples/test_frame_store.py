@@ -1,4 +1,7 @@
+import shutil
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -49,3 +52,56 @@ def test_several_sizes_of_a_demonstration(tmp_path: Path) -> None:
         store = FrameStore([source], (32, 48), other_sizes=[16], cache_bytes=cache_bytes, progress=False)
         whole, small = store.read_sizes(0, [2, 1])
         assert read_pictures(whole.permute(0, 2, 3, 1).numpy())[0] == [2, 1] and small.shape == (2, 3, 16, 16)
+
+
+@EVERY_FORMAT
+def test_the_fingerprint_is_that_of_the_frames_in_any_folder(tmp_path: Path, kind: str) -> None:
+    def store(
+        root: Path, size: int = 16, camera: str = "agentview", rows: Sequence[int] = range(5), **options: Any
+    ) -> FrameStore:
+        demonstrations = load_demonstrations(root, **options)
+        return FrameStore([CameraSource(demonstrations[row], camera) for row in rows], size, progress=False)
+
+    root = record_two_tasks(tmp_path / "recording", kind)
+    shutil.copytree(root, tmp_path / "copy")
+    told = store(root).fingerprint()
+    assert store(tmp_path / "copy").fingerprint() == told
+    assert store(root).select(range(5)).fingerprint() == told
+    assert store(root).select([3, 1]).fingerprint() == store(root, rows=[3, 1]).fingerprint()
+    others = [
+        store(root, size=24),
+        store(root, camera="robot0_eye_in_hand"),
+        store(root, rows=[1, 0, 2, 3, 4]),
+        store(root, rows=range(4)),
+        store(root, image_transform="none"),
+    ]
+    assert len({told, *(other.fingerprint() for other in others)}) == 6
+
+
+@EVERY_FORMAT
+def test_readers_tell_episodes_cameras_and_changed_files_apart(tmp_path: Path, kind: str) -> None:
+    demonstrations = load_demonstrations(record_two_tasks(tmp_path, kind))
+
+    def told() -> list[str]:
+        return [each.reader.fingerprint(camera) for each in demonstrations for camera in demonstrations.cameras]
+
+    before = told()
+    # As videos, episodes of one length have the same pictures and so the same files; in HDF5 each has its place.
+    assert len(set(before)) == (10 if kind == "hdf5" else 6)
+    for path in tmp_path.rglob("*"):
+        if path.suffix in (".hdf5", ".mp4", ".parquet"):
+            path.write_bytes(path.read_bytes()[:-1] + b"x")
+    assert not set(told()) & set(before)
+
+
+@EVERY_FORMAT
+def test_selected_episodes_come_from_the_same_frames(tmp_path: Path, kind: str) -> None:
+    demonstrations = load_demonstrations(record_two_tasks(tmp_path, kind))
+    for cache_bytes in (0, 10**9):
+        whole = FrameStore(
+            [CameraSource(each, "agentview") for each in demonstrations], 16, cache_bytes=cache_bytes, progress=False
+        )
+        chosen = whole.select([4, 0])
+        assert chosen.num_bytes == (demonstrations[4].num_frames + demonstrations[0].num_frames) * 3 * 16 * 16
+        for row, original in enumerate((4, 0)):
+            torch.testing.assert_close(chosen.read(row, [3, 0]), whole.read(original, [3, 0]), rtol=0, atol=0)

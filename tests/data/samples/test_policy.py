@@ -1,3 +1,4 @@
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,8 +18,10 @@ from hilam_hf.data import (
     scan_videos,
     write_skill_corpus,
 )
+from hilam_hf.data.samples.frame_store import FrameStore
 from hilam_hf.metaworld_conventions import SAWYER
-from tests.numbered_videos import MakeVideo, frame_numbers
+from hilam_hf.video.video_file import write_video
+from tests.numbered_videos import MakeVideo, frame_numbers, numbered_frames
 from tests.robot_recordings import demonstration, read_pictures, small_demonstration
 
 STRIDE = 2
@@ -246,3 +249,68 @@ def test_cameras_that_cannot_be_renamed(robot) -> None:
             PolicyDataset.from_demonstrations(robot, 16, 1, camera_names=names, progress=False)
     with pytest.raises(ValueError, match="chunk_size: got 0"):
         PolicyDataset.from_demonstrations(robot, 16, 0, progress=False)
+
+
+def test_the_fingerprint_of_a_skill_corpus_follows_labels_and_videos(corpus, episodes, tmp_path: Path) -> None:
+    def told(table=corpus, found=episodes, size: int = 16, stage: int = 2, **options) -> str:
+        return PolicyDataset.from_skill_corpus(table, found, size, stage, progress=False, **options).fingerprint()
+
+    shutil.copytree(tmp_path / "videos", tmp_path / "copy")
+    copied = scan_videos(tmp_path / "copy", progress=False).episodes
+    assert told() == told(found=copied, cache_bytes=0)
+    write_video(tmp_path / "copy" / "a.mp4", 255 - numbered_frames(8), 10)
+    others = [
+        told(table=corpus.select([1, 0])),
+        told(table=corpus.select([0])),
+        told(size=24),
+        told(stage=1),
+        told(camera="front"),
+        told(found=copied),
+    ]
+    assert len({told(), *others}) == 7
+
+
+def test_the_fingerprint_of_demonstrations_follows_every_label(demonstrations: Path) -> None:
+    dataset = from_demonstrations(demonstrations, chunk_size=3)
+    told = dataset.fingerprint()
+    assert from_demonstrations(demonstrations, chunk_size=3).fingerprint() == told
+    first, second = dataset.episodes
+    changed = [
+        replace(first, id="other"),
+        replace(first, language="do it"),
+        replace(first, frame_indices=first.frame_indices.flip(0)),
+        replace(first, agent_pos=first.agent_pos + 1e-6),
+        replace(first, actions=first.actions + 1e-6),
+        replace(first, agent_pos=None),
+        # The same numbers as another label.
+        replace(first, actions=None, latent_actions=first.actions),
+    ]
+    others = [PolicyDataset([each, second], dataset.stores, chunk_size=3) for each in changed]
+    others.append(from_demonstrations(demonstrations, chunk_size=2))
+    others.append(from_demonstrations(demonstrations, chunk_size=3, camera_names={"corner2": "front"}))
+    assert len({told, *(other.fingerprint() for other in others)}) == len(others) + 1
+
+
+def test_a_sample_is_named_by_episode_and_frame(corpus, episodes, demonstrations: Path) -> None:
+    dataset = from_demonstrations(demonstrations, chunk_size=3)
+    assert [dataset.sample_id(row) for row in (0, 3, 4)] == ["task/e0, frame 0", "task/e0, frame 3", "task/e1, frame 0"]
+    with pytest.raises(IndexError, match=r"item 7 is outside 0\.\.6"):
+        dataset.sample_id(7)
+    skills = PolicyDataset.from_skill_corpus(corpus, episodes, 16, progress=False)
+    assert [skills.sample_id(row) for row in (2, 3)] == ["b, frame 2", "a, frame 0"]
+
+
+def test_whole_episodes_are_held_out_by_their_ids(corpus, episodes, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The SHA-256 of "b" begins with 0x3e, that of "a" with 0xca.
+    dataset = PolicyDataset.from_skill_corpus(corpus, episodes, 16, progress=False)
+    monkeypatch.setattr(FrameStore, "_decode_all", lambda *options: pytest.fail("decoded a second time"))
+    training, held_out = dataset.split(0.5)
+    assert (dataset.episode_ids, training.episode_ids, held_out.episode_ids) == (["b", "a"], ["a"], ["b"])
+    assert frame_numbers(torch.stack([held_out[t]["pixels"]["pixels"] for t in range(3)])) == [0, 1, 2]
+    assert (len(training), training.instructions, held_out.instructions) == (6, [""], ["close it"])
+    for index in range(6):
+        whole, part = dataset[3 + index], training[index]
+        assert torch.equal(part["pixels"]["pixels"], whole["pixels"]["pixels"])
+        assert torch.equal(part["skill"], whole["skill"]) and part["index"] == whole["index"]
+    with pytest.raises(ValueError, match="holds out none of 2 episodes"):
+        dataset.split(0.1)

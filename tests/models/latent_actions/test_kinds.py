@@ -20,6 +20,7 @@ from hilam_hf.models.latent_actions import (
 )
 from hilam_hf.models.latent_actions.kinds import get_latent_action_kind
 from hilam_hf.plugins import LATENT_ACTION_KINDS
+from hilam_hf.training import TrainingConfig, load_config
 from hilam_hf.training.lam.models import new_latent_action_model
 from tests.helpers import ROOT
 from tests.models.latent_actions.toy import TOY, ToyConfig, ToyIDM
@@ -43,6 +44,23 @@ def test_a_built_in_kind_is_declared_in_its_models_folder(name: str) -> None:
         (AutoForwardDynamicsModel, kind.fdm_class),
     ):
         assert auto_class._model_mapping[model_class.config_class] is model_class
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("uniskill", (1e-4, "constant_with_warmup", 0, 0.01, 1.0)),
+        ("lapa", (1e-4, "constant_with_warmup", 0, 0.0, 0.5)),
+        ("uniskill-light", (1e-3, "cosine", 50, 0.01, 1.0)),
+        ("feature-difference", (1e-3, "cosine", 50, 0.01, 1.0)),
+    ],
+)
+def test_a_kind_trains_as_published_unless_told_otherwise(name: str, expected: tuple) -> None:
+    training = get_latent_action_kind(name).training
+    config = load_config(TrainingConfig, defaults=training)
+    taken = (config.learning_rate, config.schedule, config.warmup_steps, config.weight_decay, config.max_grad_norm)
+    assert taken == expected
+    assert load_config(TrainingConfig, overrides=["learning_rate=0.5"], defaults=training).learning_rate == 0.5
 
 
 def test_the_documents_name_every_kind() -> None:
@@ -120,7 +138,14 @@ def test_a_kind_of_one_model_takes_bare_options() -> None:
         return None, None
 
     joint = LatentActionKind(
-        name="j", description="", idm_class=ToyIDM, fdm_class=ToyIDM, build=build, idm_extra=("preset",), card=""
+        name="j",
+        description="",
+        idm_class=ToyIDM,
+        fdm_class=ToyIDM,
+        build=build,
+        idm_extra=("preset",),
+        training={},
+        card="",
     )
     joint.new(8, {"gain": 2.0, "preset": "x"})
     joint.new(8, {"image_size": 4})

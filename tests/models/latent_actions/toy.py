@@ -71,5 +71,6 @@ TOY = LatentActionKind(
     idm_class=ToyIDM,
     fdm_class=RegressionFDM,
     build=_build,
+    training={"learning_rate": 3e-3, "warmup_steps": 0},
     card="toy.md",
 )

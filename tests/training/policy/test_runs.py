@@ -59,6 +59,7 @@ def test_the_policy_tells_of_its_demonstrations(policies: Path, recording: Path,
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "policy")
     assert policy.config.training_data == {
         "demonstrations": 2,
+        "episodes": [f"{TASK}/init_007_seed_0", f"{TASK}/init_007_seed_1"],
         "sources": ["scripted"],
         "tasks": [TASK],
         "cameras": ["agentview", "robot0_eye_in_hand"],
@@ -122,6 +123,7 @@ def test_meta_worlds_recordings_do_too(policies: Path, tmp_path: Path) -> None:
     assert (spec.action_dim, spec.agent_pos_dim, spec.cameras) == (4, 4, ("front",))
     assert policy.config.training_data == {
         "demonstrations": 1,
+        "episodes": ["drawer-open/episode_00000"],
         "sources": ["metaworld"],
         "tasks": ["drawer-open"],
         "cameras": ["front"],
@@ -148,6 +150,16 @@ def test_names_of_cameras() -> None:
 def test_missing_demonstrations_are_named(policies: Path, tmp_path: Path) -> None:
     with pytest.raises(FileNotFoundError, match="there are no demonstrations here"):
         finetune_on_demonstrations(str(policies / "front"), tmp_path, OPTIONS, output_dir=tmp_path / "out")
+
+
+def test_fewer_demonstrations_of_a_task_than_asked_for_are_refused(
+    policies: Path, recording: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(ValueError, match="task 'other_task' has 1 demonstrations, expected 2: record more"):
+        finetune_on_demonstrations(
+            str(policies / "agentview"), recording, OPTIONS, output_dir=tmp_path / "out", per_task=2
+        )
+    assert not (tmp_path / "out").exists()
 
 
 def test_a_folder_that_is_not_there_is_named(policies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

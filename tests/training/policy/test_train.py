@@ -11,6 +11,7 @@ from torch import Tensor
 from transformers import AutoImageProcessor
 
 from hilam_hf.data.samples.policy import PolicyDataset, PolicyEpisode
+from hilam_hf.fingerprint import data_fingerprint
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
 from hilam_hf.training import TrainingConfig
 from hilam_hf.training.policy.collator import PolicyCollator, encode_instructions
@@ -42,6 +43,9 @@ class Frames:
 
     def read(self, episode: int, indices: list[int]) -> Tensor:
         return self.frames[episode, indices]
+
+    def fingerprint(self) -> str:
+        return data_fingerprint(self.frames)
 
 
 def make_dataset(labels: Callable[[], dict[str, Tensor]], chunk_size: int = 1) -> PolicyDataset:

@@ -17,6 +17,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from ...fingerprint import data_fingerprint
 from ...recorded import DemonstrationWriter
 from ...robots import RobotDescription
 from ...video.orientation import ImageTransform, orient_frames
@@ -27,6 +28,9 @@ class FrameReader(Protocol):
 
     def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         """uint8 (N, H, W, C) of different, ascending indices, as stored."""
+
+    def fingerprint(self, camera: str) -> str:
+        """Says which pictures `read` gives, the same for a copy in another folder and without decoding them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,15 @@ class Demonstration:
                 f"{', '.join(self.proprioception)} only: choose another layout of {', '.join(self.robot.layouts)}"
             )
         return self.robot.agent_pos(self.proprioception, layout)
+
+    def frames_fingerprint(self, camera: str) -> str:
+        """Says which pictures `frames` gives, the same on every machine and in any folder.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        how = [self.id, self.num_frames, camera, self.stored_transform, self.image_transform]
+        return data_fingerprint(how, self.reader.fingerprint(camera))
 
     def frames(self, camera: str, indices: Iterable[int] | None = None) -> Tensor:
         """Frames of one camera, turned as `image_transform` says.

@@ -76,7 +76,7 @@ def load_demonstrations(
     path: str | Path,
     *,
     tasks: Sequence[str] | str | None = None,
-    max_per_task: int | None = None,
+    per_task: int | None = None,
     cameras: Sequence[str] | None = None,
     image_transform: ImageTransform | None = None,
     proprioception: str | None = None,
@@ -90,7 +90,7 @@ def load_demonstrations(
             LeRobot datasets, at any depth; or what a format of another package reads. Of a recording in two formats
             the exact one, HDF5, is read.
         tasks: Tasks to load, by name or instruction; None loads all.
-        max_per_task: Demonstrations a task, the first by id; None loads all.
+        per_task: Demonstrations of each task, the first by id; None loads all.
         cameras: Cameras that every demonstration must have; None for all of the robot's.
         image_transform: How pictures shall lie, compared with what the renderer gives: that of the protocol under which
             the policy will act. What the files hold is taken into account. None for the robot's usual way.
@@ -105,18 +105,19 @@ def load_demonstrations(
 
     Raises:
         FileNotFoundError: There is no recording at `path`, or a file of it is missing.
-        ValueError: A file is damaged, a task, a camera or a part of the proprioception is not there, the robot has no
-            such layout or way of pictures, or actions are outside the robot's range (by 5 % of it).
+        ValueError: A file is damaged, a task has fewer demonstrations than `per_task`, a task, a camera or a part of
+            the proprioception is not there, the robot has no such layout or way of pictures, or actions are outside the
+            robot's range (by 5 % of it).
 
     Example:
-        >>> demonstrations = load_demonstrations("libero_goal", max_per_task=10)
+        >>> demonstrations = load_demonstrations("libero_goal", per_task=10)
         >>> demonstrations[0].actions.shape, demonstrations[0].frames("agentview", [0]).shape
         ((112, 7), torch.Size([1, 3, 256, 256]))
     """
-    if max_per_task is not None and max_per_task < 1:
-        raise ValueError(f"max_per_task: got {max_per_task}, expected at least 1")
+    if per_task is not None and per_task < 1:
+        raise ValueError(f"per_task: got {per_task}, expected at least 1")
     wanted = [tasks] if isinstance(tasks, str) else tasks
-    chosen = _choose(path, read_demonstrations(Path(path)), wanted, max_per_task)
+    chosen = _choose(path, read_demonstrations(Path(path)), wanted, per_task)
     converted = [convert_actions(each, gripper=gripper, scale=action_scale) for each in chosen]
     warn_of_gripper(converted)
     return Demonstrations([_as_wanted(each, image_transform, proprioception) for each in converted], cameras)
@@ -145,7 +146,7 @@ def _check_same_robot(demonstrations: Sequence[Demonstration]) -> None:
 
 
 def _choose(
-    path: str | Path, demonstrations: Sequence[Demonstration], wanted: Sequence[str] | None, max_per_task: int | None
+    path: str | Path, demonstrations: Sequence[Demonstration], wanted: Sequence[str] | None, per_task: int | None
 ) -> list[Demonstration]:
     by_task: dict[str, list[Demonstration]] = {}
     for each in sorted(demonstrations, key=lambda each: (each.task, _natural(each.id))):
@@ -159,7 +160,13 @@ def _choose(
             known = ", ".join(by_task)
             raise ValueError(f"{path}: no demonstrations of {', '.join(unknown)}; there are those of {known}")
         names = list(dict.fromkeys(task for tasks in matches.values() for task in tasks))
-    return [each for name in names for each in by_task[name][:max_per_task]]
+    few = next((name for name in names if len(by_task[name]) < (per_task or 0)), None)
+    if few is not None:
+        raise ValueError(
+            f"{path}: task {few!r} has {len(by_task[few])} demonstrations, expected {per_task}: record more, ask for "
+            "fewer of each task (option per_task, --per-task), or leave the task out"
+        )
+    return [each for name in names for each in by_task[name][:per_task]]
 
 
 def _natural(name: str) -> list[tuple[int, str]]:

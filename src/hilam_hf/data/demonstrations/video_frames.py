@@ -15,6 +15,7 @@ from typing import Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from ...fingerprint import data_fingerprint, file_fingerprint
 from ...video import VideoError, VideoReader
 from ...video.timestamps import frames_at
 
@@ -28,6 +29,9 @@ class FramesOfCamera(Protocol):
     def read(self, indices: Sequence[int]) -> NDArray[np.uint8]:
         """uint8 (N, H, W, C)."""
 
+    def fingerprint(self) -> str:
+        """Says which pictures these are, see `FrameReader`."""
+
 
 @dataclass(frozen=True)
 class CameraFrames:
@@ -38,6 +42,10 @@ class CameraFrames:
     def read(self, camera: str, indices: Sequence[int]) -> NDArray[np.uint8]:
         """uint8 (N, H, W, C) for ascending indices."""
         return self.cameras[camera].read(indices)
+
+    def fingerprint(self, camera: str) -> str:
+        """Says which pictures these are, see `FrameReader`."""
+        return self.cameras[camera].fingerprint()
 
 
 @dataclass(frozen=True)
@@ -69,6 +77,10 @@ class VideoFrames:
         reader = _video_reader(self.path, modified, threading.get_ident())
         rows = self._rows(reader)
         return reader.read(rows[list(indices)].tolist()).permute(0, 2, 3, 1).numpy()
+
+    def fingerprint(self) -> str:
+        """By the part and both ends of the file."""
+        return data_fingerprint(self.start, self.length, self.fps, file_fingerprint(self.path))
 
     def _rows(self, reader: VideoReader) -> NDArray[np.int64]:
         """(T,) frames of the file by their times: numbers of frames are wrong behind one that is missing."""

@@ -5,6 +5,7 @@ Shapes: E episodes, T frames of an episode, N frames asked for, C = 3 channels, 
 
 from __future__ import annotations
 
+import copy
 from collections import OrderedDict
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from ...fingerprint import data_fingerprint, file_fingerprint
 from ...video import VideoError, VideoReader, image_size, resize_frames
 from ..demonstrations.demonstration import Demonstration
 
@@ -45,6 +47,9 @@ class FrameSource(Protocol):
     def open(self, size: tuple[int, int] | None) -> OpenFrames:
         """The frames, at best resized to (height, width) as they are read."""
 
+    def fingerprint(self) -> str:
+        """Says which frames these are, the same on every machine and in any folder, without decoding them."""
+
 
 @dataclass(frozen=True)
 class VideoSource:
@@ -71,6 +76,14 @@ class VideoSource:
                 "scanned or the corpus was written; scan again",
             )
         return reader
+
+    def fingerprint(self) -> str:
+        """By the number of frames and both ends of the file.
+
+        Raises:
+            OSError: The file cannot be read.
+        """
+        return data_fingerprint(self.num_frames, file_fingerprint(self.path))
 
 
 @dataclass(frozen=True)
@@ -99,6 +112,10 @@ class CameraSource:
     def chunks(self, chunk_size: int) -> Iterator[Tensor]:
         """All frames in one piece: formats that keep many pictures in one block would read it for every piece."""
         yield self.demonstration.frames(self.camera)
+
+    def fingerprint(self) -> str:
+        """That of the demonstration's frames."""
+        return self.demonstration.frames_fingerprint(self.camera)
 
 
 class FrameStore:
@@ -136,8 +153,8 @@ class FrameStore:
     ) -> None:
         self.sources = list(sources)
         self.sizes = [image_size(each) for each in (size, *other_sizes)]
-        frame_bytes = sum(3 * height * width for height, width in self.sizes)
-        self.num_bytes = sum(source.num_frames for source in self.sources) * frame_bytes
+        self._frame_bytes = sum(3 * height * width for height, width in self.sizes)
+        self.num_bytes = sum(source.num_frames for source in self.sources) * self._frame_bytes
         self._readers: OrderedDict[int, OpenFrames] = OrderedDict()
         self._starts = _starts([source.num_frames for source in self.sources])
         self._cache: list[Tensor] | None = None
@@ -175,6 +192,29 @@ class FrameStore:
             raise IndexError(f"{source}: frame index {wrong} is outside 0..{source.num_frames - 1}")
         rows = torch.tensor(wanted, dtype=torch.long) + self._starts[episode]
         return [frames[rows] for frames in self._cache]
+
+    def select(self, rows: Sequence[int]) -> FrameStore:
+        """The frames of some of the episodes; those in memory are shared.
+
+        Args:
+            rows: Rows in `sources`, in any order.
+        """
+        chosen = copy.copy(self)
+        chosen.sources = [self.sources[row] for row in rows]
+        chosen.num_bytes = sum(source.num_frames for source in chosen.sources) * self._frame_bytes
+        chosen._starts = [self._starts[row] for row in rows]
+        chosen._readers = OrderedDict()
+        return chosen
+
+    def fingerprint(self) -> str:
+        """Says which frames these are and at which sizes, the same on every machine and in any folder.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        # The files may lie on a network, where each takes a while to answer.
+        with ThreadPoolExecutor(max_workers=_OPEN_READERS) as pool:
+            return data_fingerprint(self.sizes, list(pool.map(lambda source: source.fingerprint(), self.sources)))
 
     def _resized(self, frames: Tensor) -> list[Tensor]:
         return [resize_frames(frames, size) for size in self.sizes]

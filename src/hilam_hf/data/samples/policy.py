@@ -18,10 +18,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from ...fingerprint import data_fingerprint
 from ..corpora.corpus import latent_actions_array, unpack_boundaries, vectors_array
 from ..corpora.info import CorpusInfo
 from ..demonstrations.loader import Demonstrations
-from ..episodes import Episode
+from ..episodes import Episode, split_rows
 from .frame_store import DEFAULT_CACHE_BYTES, CameraSource, FrameStore, VideoSource
 
 
@@ -30,6 +31,12 @@ class Frames(Protocol):
 
     def read(self, episode: int, indices: Iterable[int]) -> Tensor:
         """uint8 (N, C, H, W) of one episode."""
+
+    def select(self, rows: Sequence[int]) -> Frames:
+        """Those of some of the episodes."""
+
+    def fingerprint(self) -> str:
+        """Says which frames these are, the same on every machine and in any folder."""
 
 
 @dataclass(frozen=True)
@@ -55,6 +62,11 @@ class PolicyEpisode:
     latent_actions: Tensor | None = None
     skills: Tensor | None = None
     segments: Tensor | None = None
+
+    def fingerprint(self) -> str:
+        """Says what it holds: 16 hexadecimal digits, the same on every machine."""
+        labels = (self.agent_pos, self.actions, self.latent_actions, self.skills, self.segments)
+        return data_fingerprint(self.id, self.language, self.frame_indices, *labels)
 
 
 class PolicyDataset(Dataset[dict[str, Any]]):
@@ -192,6 +204,54 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         return cls(episodes, stores, chunk_size=chunk_size)
 
     @property
+    def episode_ids(self) -> list[str]:
+        """Ids of the episodes, in order."""
+        return [episode.id for episode in self.episodes]
+
+    def select(self, rows: Sequence[int]) -> PolicyDataset:
+        """The samples of some of the episodes; frames in memory are shared.
+
+        Args:
+            rows: Rows in `episodes`, in any order.
+        """
+        stores = {camera: store.select(rows) for camera, store in self.stores.items()}
+        return PolicyDataset([self.episodes[row] for row in rows], stores, chunk_size=self.chunk_size)
+
+    def split(self, held_out_fraction: float) -> tuple[PolicyDataset, PolicyDataset]:
+        """Holds whole episodes out by their ids, see `held_out_rows`; frames in memory are shared.
+
+        Returns:
+            (training, held-out) samples.
+
+        Raises:
+            ValueError: The fraction is out of range, or it is above 0 and holds out no episode or all of them.
+        """
+        training, held_out = split_rows(self.episode_ids, held_out_fraction)
+        return self.select(training), self.select(held_out)
+
+    def fingerprint(self) -> str:
+        """Says which samples these are: 16 hexadecimal digits, the same on every machine and in any folder.
+
+        Ids, instructions, labels, chunk size, names of cameras, sizes and files of the frames decide it, in their
+        order. Of the files sizes and both ends are read.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        stores = [[camera, store.fingerprint()] for camera, store in self.stores.items()]
+        return data_fingerprint(self.chunk_size, stores, [episode.fingerprint() for episode in self.episodes])
+
+    def sample_id(self, index: int) -> str:
+        """Names a sample, such as "drawer-open/0003, frame 12".
+
+        Raises:
+            IndexError: There is no such sample.
+        """
+        number, row = self._place(index)
+        episode = self.episodes[number]
+        return f"{episode.id}, frame {int(episode.frame_indices[row])}"
+
+    @property
     def cameras(self) -> list[str]:
         """Names in `pixels`, in order."""
         return list(self.stores)
@@ -205,10 +265,7 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         return self._ends[-1] if self._ends else 0
 
     def __getitem__(self, item: int) -> dict[str, Any]:
-        if not 0 <= item < len(self):
-            raise IndexError(f"item {item} is outside 0..{len(self) - 1}")
-        number = bisect.bisect_right(self._ends, item)
-        index = item - (self._ends[number - 1] if number else 0)
+        number, index = self._place(item)
         episode = self.episodes[number]
         frame = int(episode.frame_indices[index])
         pixels = {camera: store.read(number, [frame])[0] for camera, store in self.stores.items()}
@@ -223,6 +280,13 @@ class PolicyDataset(Dataset[dict[str, Any]]):
         if episode.actions is not None:
             sample["actions"], sample["action_mask"] = self._chunk(episode.actions, index)
         return sample
+
+    def _place(self, item: int) -> tuple[int, int]:
+        """Row of a sample's episode, and row within it."""
+        if not 0 <= item < len(self):
+            raise IndexError(f"item {item} is outside 0..{len(self) - 1}")
+        number = bisect.bisect_right(self._ends, item)
+        return number, item - (self._ends[number - 1] if number else 0)
 
     def _chunk(self, actions: Tensor, index: int) -> tuple[Tensor, Tensor]:
         """Q actions from `index` on, and which of them exist."""

@@ -11,16 +11,21 @@ import torch
 from datasets import Dataset
 from torch import Tensor
 
+from ...fingerprint import data_fingerprint
 from .frame_store import FrameStore
+from .keys import SampleKey
 
 
 class ReconstructionFrames:
-    """Draws time steps of a batch of episodes and reads I_(t+1) and I_(t+1+k) of each, k being the episode's own.
+    """Draws time steps of episodes and reads I_(t+1) and I_(t+1+k) of each, k being the episode's own.
+
+    What is drawn of an episode depends on its own key alone, not on the others of its batch: a batch that is divided
+    over processes or accumulated has the same steps as one that is not.
 
     Args:
         corpus: Latent-action corpus; its `stride` and `frame_indices` say which frames a latent action lies between.
         store: Frames of its episodes, in its order.
-        num_steps: R, time steps drawn from a batch.
+        num_steps: Time steps drawn of each episode; all of one that has fewer.
     """
 
     def __init__(self, corpus: Dataset, store: FrameStore, num_steps: int) -> None:
@@ -30,25 +35,33 @@ class ReconstructionFrames:
         self._store = store
         self._num_steps = num_steps
 
-    def draw(self, episodes: Sequence[int], generator: torch.Generator) -> dict[str, Tensor]:
+    def draw(self, keys: Sequence[SampleKey]) -> dict[str, Tensor]:
         """What `HiLAMModel.forward` takes for the reconstruction loss of a batch.
 
         Args:
-            episodes: Row in the corpus of each sequence of the batch.
-            generator: Decides which steps are drawn.
+            keys: Row in the corpus and seed of each sequence of the batch.
 
         Returns:
-            `reconstruction_steps` (R, 2) int64, and `reconstruction_frames` and `reconstruction_targets`, uint8
-            (R, C, H, W). All are empty where no sequence has two latent actions.
+            `reconstruction_steps` (R, 2) int64, sequence of the batch and t, ordered by sequence and t; and
+            `reconstruction_frames` and `reconstruction_targets`, uint8 (R, C, H, W). All are empty where no sequence
+            has two latent actions.
         """
-        steps = draw_steps([len(self._frame_indices[each]) for each in episodes], self._num_steps, generator)
-        counts = steps[:, 0].bincount(minlength=len(episodes)).tolist()
-        pairs = [self._read(*each) for each in zip(episodes, steps[:, 1].split(counts), strict=True)]
+        times = [draw_steps(len(self._frame_indices[key.row]), self._num_steps, key.seed) for key in keys]
+        sequences = torch.arange(len(keys)).repeat_interleave(torch.tensor([len(each) for each in times]))
+        pairs = [self._read(key.row, each) for key, each in zip(keys, times, strict=True)]
         return {
-            "reconstruction_steps": steps,
+            "reconstruction_steps": torch.stack((sequences, torch.cat(times)), dim=1),
             "reconstruction_frames": torch.cat([frames for frames, _ in pairs]),
             "reconstruction_targets": torch.cat([targets for _, targets in pairs]),
         }
+
+    def fingerprint(self) -> str:
+        """Says which frames of which episodes are drawn from: 16 hexadecimal digits, the same on every machine.
+
+        Raises:
+            OSError: A file cannot be read.
+        """
+        return data_fingerprint(self._num_steps, self._strides, self._store.fingerprint(), *self._frame_indices)
 
     def _read(self, episode: int, times: Tensor) -> tuple[Tensor, Tensor]:
         if not len(times):
@@ -59,26 +72,20 @@ class ReconstructionFrames:
         return frames[: len(times)], frames[len(times) :]
 
 
-def draw_steps(lengths: Sequence[int], count: int, generator: torch.Generator) -> Tensor:
-    """Draws time steps t that have a next one, each equally likely, and each once before any is drawn again.
+def draw_steps(length: int, count: int, seed: int) -> Tensor:
+    """Draws time steps t of a sequence that have a next one, each equally likely and none twice.
 
     Args:
-        lengths: Latent actions of each sequence.
-        count: R, how many steps are drawn.
-        generator: Decides which.
+        length: Latent actions of the sequence.
+        count: How many steps are drawn; all where there are fewer.
+        seed: Decides which.
 
     Returns:
-        int64 (R, 2), sequence and t of each, ordered by sequence; (0, 2) where no sequence has two latent actions.
+        int64 (count,), ascending; shorter where the sequence is, and empty where it has no two latent actions.
 
     Example:
-        >>> draw_steps([2, 1, 2], 2, torch.Generator()).tolist()
-        [[0, 0], [2, 0]]
+        >>> draw_steps(3, 5, seed=0).tolist(), draw_steps(1, 5, seed=0).tolist()
+        ([0, 1], [])
     """
-    pairs = (torch.tensor(lengths) - 1).clamp(min=0)
-    ends = pairs.cumsum(0)
-    total = int(ends[-1])
-    if not total:
-        return torch.empty((0, 2), dtype=torch.long)
-    drawn = torch.randperm(total, generator=generator)[torch.arange(count) % total].sort().values
-    sequence = torch.searchsorted(ends, drawn, right=True)
-    return torch.stack((sequence, drawn - (ends - pairs)[sequence]), dim=1)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(max(length - 1, 0), generator=generator)[:count].sort().values

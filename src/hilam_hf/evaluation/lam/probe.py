@@ -23,7 +23,7 @@ from ...data.demonstrations.demonstration import Demonstration
 from ...data.demonstrations.formats import find_format
 from ...data.demonstrations.video_recording import DEMONSTRATIONS
 from ...data.demonstrations.videos import VIDEOS
-from ...data.episodes import split_episodes
+from ...data.episodes import held_out_rows, possible_fraction
 from ...robots import EE_POSITIONS
 from .errors import ProbeResult, linear_probe
 from .pairs import EncodedPairs
@@ -173,7 +173,7 @@ def probe_motion(pairs: EncodedPairs, motion: Motion | None, *, seed: int = 0) -
     Args:
         pairs: Pairs and their latent actions; those whose vector is not finite are left out.
         motion: What truly moved.
-        seed: Chooses the videos that are held out, and the order of the control.
+        seed: Chooses the order of the control.
 
     Raises:
         ValueError: If an episode's motion does not belong to its video.
@@ -190,10 +190,11 @@ def probe_motion(pairs: EncodedPairs, motion: Motion | None, *, seed: int = 0) -
         of_row, episode = pairs.episode == row, pairs.episodes[row]
         index, k = pairs.index[of_row], pairs.strides[row]
         targets[of_row] = motion.over_pairs(episode.id, episode.num_frames, index, k)
-    fitted_episodes, _ = split_episodes([pairs.episodes[row] for row in known], HELD_OUT_FRACTION, seed)
-    fitted_ids = {episode.id for episode in fitted_episodes}
+    known_ids = [pairs.episodes[row].id for row in known]
+    measured = [known[row] for row in held_out_rows(known_ids, possible_fraction(known_ids, HELD_OUT_FRACTION))]
+    fitted = np.setdiff1d(known, measured)
     usable = pairs.finite & np.isfinite(targets).all(axis=1)
-    in_fit = np.array([pairs.episodes[row].id in fitted_ids for row in pairs.episode])
+    in_fit = np.isin(pairs.episode, fitted)
     fit, held_out = usable & in_fit, usable & ~in_fit
     if fit.sum() < 2 or held_out.sum() < 2:
         return NoProbe(reason="fewer than two pairs to fit to or to measure on are left")

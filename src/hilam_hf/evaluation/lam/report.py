@@ -58,9 +58,8 @@ class LamReportOptions:
         num_transfers: Pictures of one video's latent actions applied to another's frame.
         transfer_length: Latent actions applied one after another in each.
         batch_size: Pairs decoded, encoded and predicted at a time.
-        seed: Fixes what is sampled: held-out videos, shuffling, models that sample, intervals.
-        held_out_fraction: Above 0, only the videos that training with this fraction, this seed and this stride has held
-            out.
+        seed: Fixes what is sampled: shuffling, models that sample, intervals.
+        held_out_fraction: Above 0, only the videos that training with this fraction has held out.
     """
 
     stride: int | None = None
@@ -343,7 +342,7 @@ def _with_pairs(
         first = f"; the first: {short[0].path}: {short[0].reason}" if short else ""
         raise ValueError(f"none of the {len(episodes)} videos has a pair of frames at this stride{first}")
     if options.held_out_fraction:
-        _, usable = split_episodes(usable, options.held_out_fraction, options.seed)
+        _, usable = split_episodes(usable, options.held_out_fraction)
     strides = [_stride(episode, options) for episode in usable]
     if sum(episode.num_frames - k for episode, k in zip(usable, strides, strict=True)) < 2:
         raise ValueError("the videos have one pair of frames at this stride; use a smaller stride or more videos")

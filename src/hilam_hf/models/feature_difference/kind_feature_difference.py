@@ -9,6 +9,15 @@ from ..latent_actions.modeling_regression_fdm import RegressionFDM
 from .configuration_feature_difference import FeatureDifferenceConfig
 from .modeling_feature_difference import FeatureDifferenceIDM
 
+# No publication trains this: the small regression is all that learns, and these suit it.
+TRAINING = {
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+}
+
 
 def _build(idm_options: Options, fdm_options: Options) -> Models:
     backbone = idm_options.pop("backbone", FeatureDifferenceConfig.backbone)
@@ -23,5 +32,6 @@ FEATURE_DIFFERENCE = LatentActionKind(
     idm_class=FeatureDifferenceIDM,
     fdm_class=RegressionFDM,
     build=_build,
+    training=TRAINING,
     card="feature_difference.md",
 )

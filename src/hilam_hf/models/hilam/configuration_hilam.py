@@ -41,7 +41,8 @@ class HiLAMConfig(PreTrainedConfig):
             average, > 1.
         lambda_rec: Weight of the reconstruction loss (eq. 4).
         lambda_ratio: Weight of the ratio loss (eq. 4): one number for every stage, or one for each.
-        num_reconstruction_steps: Time steps drawn from each batch for the reconstruction loss, which bounds its memory.
+        num_reconstruction_steps: Time steps drawn of each sequence for the reconstruction loss, all of one that has
+            fewer; bounds its memory.
         skill_stage: The stage whose tokens are the skills, 1 being the outermost chunking; 2 in the paper.
         skill_token: Which of a segment's encoder features is its skill: the `"first"` (the paper, and what the network
             itself passes inwards), the `"last"`, or their `"mean"`.
@@ -77,7 +78,7 @@ class HiLAMConfig(PreTrainedConfig):
     target_ratios: list[float | int] = field(default_factory=lambda: [4.0, 4.0])
     lambda_rec: float | int = 1.0
     lambda_ratio: float | int | list[float | int] = 0.03
-    num_reconstruction_steps: int = 16
+    num_reconstruction_steps: int = 1
     skill_stage: int = 2
     skill_token: Literal["first", "last", "mean"] = "first"
     idm_fingerprint: str | None = None

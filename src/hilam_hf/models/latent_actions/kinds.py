@@ -32,6 +32,8 @@ class LatentActionKind:
             extra options. For a model that is both, all options are the first's, and it is returned twice.
         idm_extra: Options of `build` that are no fields of the inverse model's configuration.
         fdm_extra: The same of the forward model's.
+        training: Defaults of its training options, by the names of `TrainingConfig`'s fields: those of its publication
+            where there is one. `hilam train lam` takes them where the user gives no other.
         card: Its template for a model card, a file in the repository's folder `model_cards`, or a path.
     """
 
@@ -42,6 +44,7 @@ class LatentActionKind:
     build: Callable[[Options, Options], Models]
     idm_extra: tuple[str, ...] = ()
     fdm_extra: tuple[str, ...] = ()
+    training: Mapping[str, Any]
     card: str
 
     def new(self, image_size: int | None = None, options: Mapping[str, Any] | None = None) -> Models:

@@ -15,6 +15,24 @@ from .modeling_uniskill_idm import UniSkillIDM
 RESNET = "microsoft/resnet-18"
 IMAGE_EDITOR = "timbrooks/instruct-pix2pix"
 
+# The command in the published code's README (KimHanjung/UniSkill) and what its `diffusion/train_uniskill.py` does
+# unless told otherwise; its "constant" schedule warms nothing up.
+TRAINING = {
+    "learning_rate": 1e-4,
+    "schedule": "constant_with_warmup",
+    "warmup_steps": 0,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+}
+# Small networks that start at random take a larger rate than the large ones that were trained before.
+LIGHT_TRAINING = {
+    "learning_rate": 1e-3,
+    "schedule": "cosine",
+    "warmup_steps": 50,
+    "weight_decay": 0.01,
+    "max_grad_norm": 1.0,
+}
+
 
 def _build(idm_options: Options, fdm_options: Options) -> Models:
     idm = _idm(idm_options)
@@ -57,6 +75,7 @@ UNISKILL = LatentActionKind(
     build=_build,
     idm_extra=("resnet", "preset"),
     fdm_extra=("image_editor",),
+    training=TRAINING,
     card="uniskill.md",
 )
 
@@ -67,5 +86,6 @@ UNISKILL_LIGHT = LatentActionKind(
     fdm_class=RegressionFDM,
     build=_build_light,
     idm_extra=("preset",),
+    training=LIGHT_TRAINING,
     card="uniskill.md",
 )

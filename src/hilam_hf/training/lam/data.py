@@ -12,9 +12,10 @@ from torch.utils.data import Dataset
 
 from ...data.corpora.corpus import load_corpus
 from ...data.corpora.info import CorpusInfo
-from ...data.episodes import Episode, resolve_stride, split_episodes
-from ...data.samples.frame_pairs import FramePairDataset
+from ...data.episodes import Episode, resolve_stride_range, split_episodes
+from ...data.samples.frame_pairs import FramePairDataset, first_frame
 from ...data.samples.frame_store import DEFAULT_CACHE_BYTES
+from ...data.samples.keys import SampleKey
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..processes import process_state
 
@@ -26,8 +27,10 @@ def lam_episodes(
     *,
     stride: int | None = None,
     stride_seconds: float | None = None,
+    stride_range: tuple[int, int] | None = None,
+    stride_seconds_range: tuple[float, float] | None = None,
+    skip_front: float = 0.0,
     held_out_fraction: float = 0.0,
-    seed: int = 0,
     corpus: str | None = None,
 ) -> tuple[list[Episode], list[Episode]]:
     """Episodes to train on and episodes to validate on.
@@ -37,9 +40,11 @@ def lam_episodes(
     Args:
         episodes: Episodes of a folder of videos, of `scan_videos`.
         stride: k in frames; or
-        stride_seconds: in seconds.
-        held_out_fraction: Fraction of the episodes to validate on, in [0, 1).
-        seed: Picks them.
+        stride_seconds: in seconds; or
+        stride_range: its smallest and largest value in frames; or
+        stride_seconds_range: in seconds.
+        skip_front: Fraction of each episode's frames that is cut at its front.
+        held_out_fraction: Fraction of the episodes to validate on, in [0, 1), by their ids.
         corpus: Hub id or folder of a corpus: only its episodes are used, and those of its validation split, if it has
             one, are validated on.
 
@@ -48,7 +53,7 @@ def lam_episodes(
 
     Raises:
         ValueError: An episode of the corpus has no video, the fraction is out of range or asked for beside a corpus'
-            own split, or too few episodes have a pair of frames to hold one out.
+            own split, or holds out none or all of the episodes with a pair of frames.
     """
     if corpus is not None:
         by_split = _episodes_of_corpus(corpus, episodes)
@@ -59,10 +64,19 @@ def lam_episodes(
                 )
             return by_split["train"], by_split["validation"]
         episodes = by_split["train"]
-    strides = [resolve_stride(episode.fps, frames=stride, seconds=stride_seconds) for episode in episodes]
-    long_enough = [episode for episode, k in zip(episodes, strides, strict=True) if episode.num_frames > k]
+    strides: dict[str, Any] = {
+        "frames": stride,
+        "seconds": stride_seconds,
+        "frames_range": stride_range,
+        "seconds_range": stride_seconds_range,
+    }
+    long_enough = [
+        episode
+        for episode in episodes
+        if episode.num_frames - first_frame(episode, skip_front) > resolve_stride_range(episode.fps, **strides)[0]
+    ]
     # Where there is no pair at all, the data set says so.
-    _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0, seed)
+    _, held_out = split_episodes(long_enough, held_out_fraction if long_enough else 0.0)
     held_out_ids = {episode.id for episode in held_out}
     return [episode for episode in episodes if episode.id not in held_out_ids], held_out
 
@@ -89,6 +103,9 @@ def frame_pairs(
     *,
     stride: int | None = None,
     stride_seconds: float | None = None,
+    stride_range: tuple[int, int] | None = None,
+    stride_seconds_range: tuple[float, float] | None = None,
+    skip_front: float = 0.0,
     cache_bytes: int = DEFAULT_CACHE_BYTES,
 ) -> FramePairDataset:
     """All pairs of frames of some episodes at the sizes of both models; see [`FramePairDataset`].
@@ -98,7 +115,10 @@ def frame_pairs(
         idm: Inverse dynamics model.
         fdm: Forward dynamics model.
         stride: k in frames; or
-        stride_seconds: in seconds.
+        stride_seconds: in seconds; or
+        stride_range: its smallest and largest value in frames, between which it is drawn; or
+        stride_seconds_range: in seconds.
+        skip_front: Fraction of each episode's frames that is cut at its front.
         cache_bytes: Memory budget of each process for decoded frames, in bytes; 0 always reads from the files.
 
     Raises:
@@ -111,6 +131,9 @@ def frame_pairs(
         idm_size=idm.config.image_size,
         stride=stride,
         stride_seconds=stride_seconds,
+        stride_range=stride_range,
+        stride_seconds_range=stride_seconds_range,
+        skip_front=skip_front,
         cache_bytes=cache_bytes,
         progress=process_state().is_main_process,
     )
@@ -119,15 +142,24 @@ def frame_pairs(
 class FramesOnly(Dataset[dict[str, Tensor]]):
     """Drops what says where a pair comes from: the models get frames and nothing else."""
 
-    def __init__(self, pairs: Dataset[Any]):
+    def __init__(self, pairs: Any):
         self.pairs = pairs
+        self.draws_samples: bool = getattr(pairs, "draws_samples", False)
 
     def __len__(self) -> int:
-        return len(self.pairs)  # type: ignore[arg-type]
+        return len(self.pairs)
 
-    def __getitem__(self, index: int) -> dict[str, Tensor]:
+    def __getitem__(self, index: int | SampleKey) -> dict[str, Tensor]:
         pair = self.pairs[index]
         return {key: pair[key] for key in FRAME_KEYS if key in pair}
+
+    def fingerprint(self) -> str | None:
+        """That of the pairs; None where a data set of somebody else's has none."""
+        return self.pairs.fingerprint() if hasattr(self.pairs, "fingerprint") else None
+
+    def sample_id(self, index: int) -> str:
+        """What the pairs call the sample; its number where they call it nothing."""
+        return self.pairs.sample_id(index) if hasattr(self.pairs, "sample_id") else f"sample {index}"
 
 
 def evenly_spread(count: int, limit: int) -> list[int]:

@@ -28,11 +28,16 @@ def train_lam_on_videos(
     model_options: Mapping[str, Any] | None = None,
     stride: int | None = None,
     stride_seconds: float | None = None,
+    stride_range: tuple[int, int] | None = None,
+    stride_seconds_range: tuple[float, float] | None = None,
+    skip_front: float = 0.0,
     held_out_fraction: float = 0.0,
     corpus: str | None = None,
     resume: bool = False,
 ) -> TrainingResult:
     """Trains a new latent action model on the frames of a folder of videos; bad videos are set aside and logged.
+
+    The models' configurations keep strides and fraction as `training_data`.
 
     Args:
         videos: The folder.
@@ -42,7 +47,11 @@ def train_lam_on_videos(
         image_size: Side in pixels of the frames that the models see.
         model_options: Fields of the models' configurations.
         stride: k in frames; or
-        stride_seconds: in seconds. Neither: 0.6 s, as LAPA.
+        stride_seconds: in seconds; or
+        stride_range: its smallest and largest value in frames, between which it is drawn for each pair, as UniSkill
+            does; or
+        stride_seconds_range: in seconds. None of them: 0.6 s, as LAPA.
+        skip_front: Fraction of each video's frames that is cut at its front, in [0, 1).
         held_out_fraction: Fraction of the videos to validate on every `config.validate_every` steps.
         corpus: Hub id or folder of a corpus made from these videos: only its episodes are used.
         resume: Continue from the latest checkpoint in `output_dir`.
@@ -53,17 +62,24 @@ def train_lam_on_videos(
         OSError: If a published network can't be had.
     """
     is_main_process = process_state().is_main_process
-    strides: dict[str, Any] = {"stride": stride, "stride_seconds": stride_seconds}
-    if stride is None and stride_seconds is None:
+    strides: dict[str, Any] = {
+        "stride": stride,
+        "stride_seconds": stride_seconds,
+        "stride_range": stride_range,
+        "stride_seconds_range": stride_seconds_range,
+    }
+    if all(value is None for value in strides.values()):
         strides["stride_seconds"] = DEFAULT_STRIDE_SECONDS
+    strides["skip_front"] = skip_front
     folder = scan_videos(videos, progress=is_main_process)
     if is_main_process:
         for video in folder.rejected:
             logger.warning("set aside %s: %s", video.path, video.reason)
-    training, held_out = lam_episodes(
-        folder.episodes, **strides, held_out_fraction=held_out_fraction, seed=config.seed, corpus=corpus
-    )
+    training, held_out = lam_episodes(folder.episodes, **strides, held_out_fraction=held_out_fraction, corpus=corpus)
     idm, fdm = new_latent_action_model(kind, image_size=image_size, options=model_options, seed=config.seed)
+    for model in (idm, fdm):
+        # What they learn from is part of what they are, and travels with them.
+        model.config.training_data = {**strides, "held_out_fraction": held_out_fraction, "episodes": len(training)}
     return train_lam(
         idm,
         fdm,

@@ -111,7 +111,7 @@ def finetune_on_demonstrations(
             made of. None for the robot's usual ways.
         suite: A suite of the protocol's simulator: all its tasks are learnt, or those whose numbers `tasks` gives.
         tasks: Tasks to learn, by name or instruction; None for all of the demonstrations.
-        per_task: Demonstrations of each task; None for all.
+        per_task: Demonstrations of each task, the first by id; None for all.
         chunk_size: Q, actions predicted at a time.
         cameras: Cameras that π^l sees, the pretrained one first; None for all of the robot's.
         rename_cameras: New names of the pretrained policy's cameras, as {old: new}, where demonstrations have others.
@@ -141,7 +141,7 @@ def finetune_on_demonstrations(
         recording = load_demonstrations(
             dataset_folder(demonstrations),
             tasks=None if names is None else [str(name) for name in names],
-            max_per_task=per_task,
+            per_task=per_task,
             cameras=cameras,
             image_transform=image_transform,
             proprioception=proprioception,
@@ -199,6 +199,7 @@ def _record(demonstrations: Demonstrations) -> dict[str, Any]:
     renderer = told.get("renderer") or {}
     return {
         "demonstrations": len(demonstrations),
+        "episodes": [episode.id for episode in demonstrations],
         "sources": sorted({episode.source for episode in demonstrations}),
         "tasks": sorted({episode.task for episode in demonstrations}),
         "cameras": list(demonstrations.cameras),

@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from ....files import walk_files
+from ....fingerprint import data_fingerprint, file_fingerprint
 from ....recorded import check_phases, check_vectors
 from ....video.pixels import PICTURE_FORMATS
 from ..demonstration import Demonstration, DemonstrationFormat
@@ -89,6 +90,10 @@ class ParquetFrames:
                 pictures += [self._picture(column[row].as_py(), start + row) for row in rows]
             start = end
         return np.stack(pictures)
+
+    def fingerprint(self) -> str:
+        """By column, row and both ends of the file."""
+        return data_fingerprint(self.column, self.first, file_fingerprint(self.path))
 
     def _picture(self, value: Any, row: int) -> NDArray[np.uint8]:
         data = value.get("bytes") if isinstance(value, dict) else None

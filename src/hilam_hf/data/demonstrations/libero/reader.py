@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ....files import walk_files
+from ....fingerprint import data_fingerprint, file_fingerprint
 from ....libero_conventions import ACTION_DIM, PANDA
 from ....recorded import RecordedDemonstration
 from ..demonstration import Demonstration, DemonstrationFormat
@@ -145,6 +146,10 @@ class Hdf5Frames:
             if len(indices) == len(frames):
                 return frames[()]
             return frames[list(indices)]
+
+    def fingerprint(self, camera: str) -> str:
+        """By both ends of the file, where a file that is written again differs."""
+        return data_fingerprint(self.demo, CAMERA_DATASETS[camera], file_fingerprint(self.file))
 
 
 def _read_episode(file: Path, demo: str, data: Any, language: str) -> Demonstration:
