@@ -1,8 +1,6 @@
 """Options that several commands share, and what commands do alike."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -55,16 +53,6 @@ def choose_device(name: str) -> str:
             "use --device cpu or auto"
         )
     return name
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Makes the initial weights a function of the seed."""
-    import torch
-
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
-        yield
 
 
 def tell(line: str) -> None:

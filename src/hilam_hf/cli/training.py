@@ -5,9 +5,20 @@ from typing import Annotated
 
 import typer
 
-from ..files import path_inside
 from ..plugins import DEFAULT_LATENT_ACTION_KIND, LATENT_ACTION_KINDS
-from .options import CAMERA, ConfigFile, Out, Overrides, Resume, Stride, StrideSeconds, seeded, split, tell
+from .options import (
+    CAMERA,
+    ConfigFile,
+    HeldOut,
+    Out,
+    Overrides,
+    Overwrite,
+    Resume,
+    Stride,
+    StrideSeconds,
+    split,
+    tell,
+)
 from .protocols import SimulatorName, Suite, choose_protocol, parse_tasks
 
 
@@ -39,11 +50,12 @@ def train_lam_command(
         list[str] | None,
         typer.Option("--model-option", help="KEY=VALUE of a model's configuration: idm.hidden_size=96."),
     ] = None,
-    held_out: Annotated[float, typer.Option(help="Fraction of the videos to validate on, with validate_every=N.")] = 0,
     corpus: Annotated[
         str | None, typer.Option(help="Corpus made from these videos (folder or Hub id): use its episodes alone.")
     ] = None,
+    held_out: HeldOut = 0,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train a latent action model (inverse and forward dynamics) on the frames of a folder of videos.
 
@@ -74,6 +86,7 @@ def train_lam_command(
         held_out_fraction=held_out,
         corpus=corpus,
         resume=resume,
+        overwrite=overwrite,
     )
     tell(f"{kind} model in {out}")
 
@@ -97,34 +110,31 @@ def train_hilam_command(
     videos: Annotated[
         Path | None, typer.Option(help="Folder of the videos that the corpus was made from, for --fdm.")
     ] = None,
+    held_out: HeldOut = 0,
     resume: Resume = False,
+    overwrite: Overwrite = False,
 ) -> None:
     """Train HiLAM on a corpus of latent actions.
 
     [bold]Example:[/bold] hilam train hilam latent-actions --out hilam max_steps=2000
     """
-    from ..data.corpora.corpus import load_corpus
-    from ..data.corpora.info import CorpusInfo
-    from ..data.samples.frame_store import FrameStore, VideoSource
-    from ..models.latent_actions.auto import AutoForwardDynamicsModel, load_latent_action_model
-    from ..training import TrainingConfig, load_config
-    from ..training.hilam import new_hilam, parse_hilam_options, train_hilam
+    from ..training import load_config
+    from ..training.hilam import HiLAMTrainingConfig
+    from ..training.hilam.models import parse_hilam_options
+    from ..training.hilam.runs import train_hilam_on_corpus
 
-    options = load_config(TrainingConfig, config, overrides or ())
-    info = CorpusInfo.from_card(corpus)
-    with seeded(options.seed):
-        own = None if idm is None else load_latent_action_model(idm)[0]
-        model = new_hilam(info, preset, idm=own, **parse_hilam_options(model_options or ()))
-    rows, forward_dynamics, frames = load_corpus(corpus), None, None
-    if (fdm is None) != (videos is None):
-        raise ValueError("the reconstruction loss takes both --fdm and --videos; give both or neither")
-    if fdm is not None and videos is not None:
-        forward_dynamics = AutoForwardDynamicsModel.from_pretrained(fdm)
-        paths = [path_inside(videos, row["video"], where=f"{corpus}: episode {row['id']!r}") for row in rows]
-        sources = [VideoSource(str(path), row["num_frames"]) for path, row in zip(paths, rows, strict=True)]
-        frames = FrameStore(sources, forward_dynamics.config.image_size)
-    train_hilam(
-        model, rows, info, options, output_dir=out, forward_dynamics=forward_dynamics, frames=frames, resume=resume
+    train_hilam_on_corpus(
+        corpus,
+        load_config(HiLAMTrainingConfig, config, overrides or ()),
+        output_dir=out,
+        preset=preset,
+        model_options=parse_hilam_options(model_options or ()),
+        idm=idm,
+        fdm=fdm,
+        videos=videos,
+        held_out_fraction=held_out,
+        resume=resume,
+        overwrite=overwrite,
     )
     tell(f"model in {out}/hilam")
 

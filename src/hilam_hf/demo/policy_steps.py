@@ -13,6 +13,7 @@ from ..evaluation import evaluate
 from ..models.hierarchical import HierarchicalPolicy
 from ..training.policy.models import new_policy
 from ..training.policy.train import finetune_policy, pretrain_policy
+from ..training.run_folder import holds_run
 from ..viz import plot_training_curves, save_figure
 from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
@@ -23,7 +24,6 @@ WITH, WITHOUT = "with_pretraining", "without_pretraining"
 
 def untrained_policy(config: DemoConfig, info: CorpusInfo, *, detach_skill: bool = True) -> HierarchicalPolicy:
     """The demo's policy as it starts."""
-    torch.manual_seed(config.seed)
     return new_policy(
         info,
         stage=config.skill_stage,
@@ -31,6 +31,7 @@ def untrained_policy(config: DemoConfig, info: CorpusInfo, *, detach_skill: bool
         image_size=config.image_size,
         trunk=config.policy,
         detach_skill=detach_skill,
+        seed=config.seed,
     )
 
 
@@ -46,7 +47,11 @@ def pretrain(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
         camera=config.camera,
     )
     result = pretrain_policy(
-        untrained_policy(config, info), dataset, config.seeded(config.pretraining), output_dir=paths.pretraining
+        untrained_policy(config, info),
+        dataset,
+        config.seeded(config.pretraining),
+        output_dir=paths.pretraining,
+        resume=holds_run(paths.pretraining),
     )
     curves = {name: result.history[name] for name in ("skill_loss", "latent_action_loss")}
     save_figure(plot_training_curves(curves), paths.figure("pretraining"))
@@ -75,8 +80,10 @@ def finetune(config: DemoConfig, paths: DemoPaths, arm: str) -> dict[str, Any]:
         action_dim=sample["actions"].shape[-1],
         chunk_size=config.chunk_size,
         agent_pos_dim=sample["agent_pos"].shape[-1],
+        seed=config.seed,
     )
-    result = finetune_policy(policy, dataset, options, output_dir=paths.finetuning(arm))
+    folder = paths.finetuning(arm)
+    result = finetune_policy(policy, dataset, options, output_dir=folder, resume=holds_run(folder))
     save_figure(plot_training_curves({"action_loss": result.history["action_loss"]}), paths.figure(f"finetuning_{arm}"))
     last = result.history["action_loss"][-1][1]
     return {

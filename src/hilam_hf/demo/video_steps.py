@@ -34,6 +34,7 @@ from ..robots import EE_POSITIONS
 from ..training.hilam import new_hilam, train_hilam
 from ..training.lam.models import new_latent_action_model
 from ..training.lam.train import train_lam
+from ..training.run_folder import holds_run
 from ..video import as_float_frames
 from ..viz import plot_boundary_rates, plot_next_frames, plot_training_curves, save_figure
 from .config import SIMULATOR, DemoConfig
@@ -115,6 +116,7 @@ def train_latent_actions(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]
         FramePairDataset(training, size, **config.stride_options),
         config.seeded(config.lam),
         output_dir=paths.lam,
+        resume=holds_run(paths.lam),
     )
     save_figure(plot_training_curves({"loss": result.history["loss"]}), paths.figure("lam_training"))
     pairs = FramePairDataset(held_out, size, **config.stride_options, progress=False)
@@ -187,11 +189,15 @@ def _probe(config: DemoConfig, paths: DemoPaths) -> Any:
 def train_skills(config: DemoConfig, paths: DemoPaths) -> dict[str, Any]:
     """Trains HiLAM on the latent-action corpus and measures it on the held-out episodes."""
     info = CorpusInfo.from_card(paths.latent_actions)
-    torch.manual_seed(config.seed)
     idm = AutoInverseDynamicsModel.from_pretrained(paths.lam / "idm")
-    model = new_hilam(info, "tiny", idm=idm, skill_stage=config.skill_stage, **config.hilam_model)
+    model = new_hilam(info, "tiny", idm=idm, seed=config.seed, skill_stage=config.skill_stage, **config.hilam_model)
     result = train_hilam(
-        model, load_corpus(paths.latent_actions), info, config.seeded(config.hilam), output_dir=paths.hilam
+        model,
+        load_corpus(paths.latent_actions),
+        info,
+        config.seeded(config.hilam),
+        output_dir=paths.hilam,
+        resume=holds_run(paths.hilam),
     )
     curves = {name: result.history[name] for name in ("latent_loss", "ratio_loss")}
     save_figure(plot_training_curves(curves), paths.figure("hilam_training"))

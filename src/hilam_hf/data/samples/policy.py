@@ -73,9 +73,9 @@ class PolicyDataset(Dataset[dict[str, Any]]):
     """One sample an observation.
 
     A sample is `{"pixels": {camera: uint8 (C, H, W)}, "language": str, "id": of the episode, "episode": row in
-    `episodes`, "index": row within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,); in fine-tuning
-    `"agent_pos"` (P,), `"actions"` (Q, A) and `"action_mask"` bool (Q,). Past the end of an episode the last action is
-    repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus` or
+    `episodes`, "index": row within the episode}`, and in pretraining also `"latent_action"` (D,) and `"skill"` (D_s,);
+    in fine-tuning `"agent_pos"` (P,), `"actions"` (Q, A) and `"action_mask"` bool (Q,). Past the end of an episode the
+    last action is repeated and the mask is False. Batch samples with `collate_policy`. Use `from_skill_corpus` or
     `from_demonstrations`.
 
     Args:

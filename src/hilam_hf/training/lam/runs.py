@@ -8,11 +8,13 @@ from typing import Any
 from ...data.episodes import scan_videos
 from ...plugins import DEFAULT_LATENT_ACTION_KIND
 from ..config import TrainingConfig
+from ..held_out import check_held_out
 from ..loop import TrainingResult
 from ..processes import process_state
+from ..run_folder import open_run_folder
 from .data import frame_pairs, lam_episodes
 from .models import new_latent_action_model
-from .train import train_lam
+from .train import WRITES, train_lam
 
 DEFAULT_STRIDE_SECONDS = 0.6
 logger = logging.getLogger(__name__)
@@ -34,6 +36,7 @@ def train_lam_on_videos(
     held_out_fraction: float = 0.0,
     corpus: str | None = None,
     resume: bool = False,
+    overwrite: bool = False,
 ) -> TrainingResult:
     """Trains a new latent action model on the frames of a folder of videos; bad videos are set aside and logged.
 
@@ -54,7 +57,8 @@ def train_lam_on_videos(
         skip_front: Fraction of each video's frames that is cut at its front, in [0, 1).
         held_out_fraction: Fraction of the videos to validate on every `config.validate_every` steps.
         corpus: Hub id or folder of a corpus made from these videos: only its episodes are used.
-        resume: Continue from the latest checkpoint in `output_dir`.
+        resume: Go on with the run that is in `output_dir`.
+        overwrite: Replace it.
 
     Raises:
         FileNotFoundError: If there is no such folder.
@@ -71,22 +75,24 @@ def train_lam_on_videos(
     if all(value is None for value in strides.values()):
         strides["stride_seconds"] = DEFAULT_STRIDE_SECONDS
     strides["skip_front"] = skip_front
-    folder = scan_videos(videos, progress=is_main_process)
-    if is_main_process:
-        for video in folder.rejected:
-            logger.warning("set aside %s: %s", video.path, video.reason)
-    training, held_out = lam_episodes(folder.episodes, **strides, held_out_fraction=held_out_fraction, corpus=corpus)
-    idm, fdm = new_latent_action_model(kind, image_size=image_size, options=model_options, seed=config.seed)
-    for model in (idm, fdm):
-        # What they learn from is part of what they are, and travels with them.
-        model.config.training_data = {**strides, "held_out_fraction": held_out_fraction, "episodes": len(training)}
-    return train_lam(
-        idm,
-        fdm,
-        frame_pairs(training, idm, fdm, **strides),
-        config,
-        output_dir=output_dir,
-        # A few pairs are looked at, so nothing is gained by decoding all of them.
-        held_out=frame_pairs(held_out, idm, fdm, **strides, cache_bytes=0) if held_out else None,
-        resume=resume,
-    )
+    check_held_out(config, held_out_fraction, may_have_split=corpus is not None)
+    inputs = [videos, corpus]
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, inputs=inputs, writes=WRITES) as folder:
+        found = scan_videos(videos, progress=is_main_process)
+        if is_main_process:
+            for video in found.rejected:
+                logger.warning("set aside %s: %s", video.path, video.reason)
+        training, held_out = lam_episodes(found.episodes, **strides, held_out_fraction=held_out_fraction, corpus=corpus)
+        idm, fdm = new_latent_action_model(kind, image_size=image_size, options=model_options, seed=config.seed)
+        for model in (idm, fdm):
+            # What they learn from is part of what they are, and travels with them.
+            model.config.training_data = {**strides, "held_out_fraction": held_out_fraction, "episodes": len(training)}
+        return train_lam(
+            idm,
+            fdm,
+            frame_pairs(training, idm, fdm, **strides),
+            config,
+            output_dir=folder,
+            # A few pairs are looked at, so nothing is gained by decoding all of them.
+            held_out=frame_pairs(held_out, idm, fdm, **strides, cache_bytes=0) if held_out else None,
+        )

@@ -28,8 +28,8 @@ from .validation import NextFrameValidation
 
 # Pairs that a model is fitted to before training; of principal components, more change little.
 _MAX_FITTED_PAIRS = 10_000
-# What a model that is both leaves in the folder of the run itself.
-MODEL_FILES = ("config.json", "model*.safetensors*", "preprocessor_config.json")
+# Two models have folders of their own; one that is both lies in the folder of the run itself.
+WRITES = ("idm", "fdm", "config.json", "model*.safetensors*", "preprocessor_config.json")
 
 
 class LatentActionModel(nn.Module):
@@ -194,8 +194,7 @@ def train_lam(
     samples = FramesOnly(pairs)
     kept_out = None if held_out is None else FramesOnly(held_out)
     start = weights_fingerprint(model)
-    writes = MODEL_FILES if model.is_joint else ("idm", "fdm")
-    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=writes) as folder:
+    with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=WRITES) as folder:
         if idm.needs_fit and folder.latest_checkpoint() is None:
             _fit(idm, samples)
         result = train(

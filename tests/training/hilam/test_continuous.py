@@ -13,7 +13,8 @@ from hilam_hf.fingerprint import weights_fingerprint
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training import TrainingConfig
-from hilam_hf.training.hilam import HiLAMLoss, new_hilam, train_hilam
+from hilam_hf.training.hilam import new_hilam, train_hilam
+from hilam_hf.training.hilam.train import HiLAMLoss
 from tests.models.uniskill.test_uniskill import SIZE, tiny_fdm, tiny_idm
 
 

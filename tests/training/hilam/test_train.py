@@ -11,13 +11,9 @@ from hilam_hf.data import CorpusInfo, load_corpus, write_latent_action_corpus
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.training.config import TrainingConfig
-from hilam_hf.training.hilam import (
-    LatentSequences,
-    SequencesToReconstruct,
-    new_hilam,
-    parse_hilam_options,
-    train_hilam,
-)
+from hilam_hf.training.hilam import new_hilam, train_hilam
+from hilam_hf.training.hilam.data import LatentSequences, SequencesToReconstruct
+from hilam_hf.training.hilam.models import parse_hilam_options
 
 CONFIG = TrainingConfig(max_steps=4, global_batch_size=3, warmup_steps=1, log_every=2)
 
