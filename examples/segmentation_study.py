@@ -42,6 +42,7 @@ from hilam_hf.evaluation.segmentation.study import (
     score_baselines,
     score_hilam,
 )
+from hilam_hf.locks import FolderLock
 from hilam_hf.models.hilam import HiLAMModel
 from hilam_hf.models.latent_actions.auto import AutoInverseDynamicsModel
 from hilam_hf.training import TrainingConfig, load_config
@@ -205,8 +206,8 @@ def report(results: Sequence[MethodScores], data: StudyData, options: argparse.N
     }
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    options = parse_arguments(arguments)
+def run(options: argparse.Namespace) -> None:
+    """The study, from whatever of it `options.out` holds already."""
     if options.overwrite:
         shutil.rmtree(options.out / "latent-actions", ignore_errors=True)
     videos, phases = prepare_recording(options)
@@ -226,6 +227,12 @@ def main(arguments: Sequence[str] | None = None) -> int:
     print(conclusion(results))
     (options.out / "results.json").write_text(json.dumps(report(results, data, options), indent=2))
     draw(results, data, options.out)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    options = parse_arguments(arguments)
+    with FolderLock(options.out, "a segmentation study"):
+        run(options)
     return 0
 
 

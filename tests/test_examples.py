@@ -17,6 +17,7 @@ import torch
 from diffusers import AutoencoderKL
 
 from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter, scan_videos
+from hilam_hf.locks import FolderInUseError, FolderLock
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.training.lam import runs as lam_runs
@@ -269,3 +270,12 @@ def test_an_example_has_the_options_of_its_command(
     of_example = options(capsys.readouterr().out)
     assert run("train", command, "--help") == 0
     assert of_example == options(capsys.readouterr().out) and "--out" in of_example
+
+
+def test_a_second_segmentation_study_in_the_folder_is_refused(tmp_path: Path) -> None:
+    arguments = ["--demonstrations", str(tmp_path), "--out", str(tmp_path / "out")]
+    with (
+        FolderLock(tmp_path / "out", "a segmentation study"),
+        pytest.raises(FolderInUseError, match="segmentation"),
+    ):
+        load("segmentation_study").main(arguments)

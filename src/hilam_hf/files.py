@@ -1,4 +1,6 @@
-"""Files written whole or not at all, JSON whose errors name the file, paths that stay inside their folder."""
+"""Files written whole or not at all and readable by whom the umask allows, JSON whose errors name the file, paths that
+stay inside their folder.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +10,10 @@ import json
 import ntpath
 import os
 import posixpath
+import stat
 import uuid
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
@@ -69,6 +72,27 @@ def write_text(path: str | Path, text: str) -> None:
     """Writes `text` as UTF-8 to `path`, whole or not at all."""
     with atomic_path(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
+
+
+def permit_by_umask(folder: str | Path, pattern: str = "*.safetensors") -> None:
+    """Gives files of a folder the permissions that the umask allows, as files that Python opens have them.
+
+    safetensors writes a temporary file that only its owner may read, as such files are made, and renames it: without
+    this nobody else could load the weights, whatever the umask.
+
+    Args:
+        folder: The folder; its sub-folders are left alone.
+        pattern: Names of the files.
+    """
+    files = [path for path in Path(folder).glob(pattern) if path.is_file() and not path.is_symlink()]
+    if not files:
+        return
+    mode = _mode_of_new_files(Path(folder))
+    for path in files:
+        if stat.S_IMODE(path.stat().st_mode) != mode:
+            # Weights that are written are not lost for a file that is another user's, or a disk without permissions.
+            with suppress(OSError):
+                path.chmod(mode)
 
 
 def read_json(path: str | Path, text: str | bytes | None = None) -> dict[str, Any]:
@@ -164,6 +188,20 @@ def sampled_hash(path: str | Path, *, sample: int = 1 << 20) -> str:
         file.seek(max(size - sample, file.tell()))
         digest.update(file.read(sample))
     return digest.hexdigest()
+
+
+def _mode_of_new_files(folder: Path) -> int:
+    """The permissions of a new file in a folder.
+
+    Seen on one that is made for it: asking for the umask sets it, for all threads, for as long as the asking takes.
+    """
+    path = folder / f".{uuid.uuid4().hex[:12]}.tmp"
+    descriptor = os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666)
+    try:
+        return stat.S_IMODE(os.fstat(descriptor).st_mode)
+    finally:
+        os.close(descriptor)
+        path.unlink()
 
 
 def _flush_to_disk(path: Path) -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from hilam_hf.demo import DemoConfig
+from hilam_hf.demo import DemoConfig, run_demo
 from hilam_hf.demo.paths import DemoPaths
 from hilam_hf.demo.state import DemoRun
 from hilam_hf.demo.video_steps import load_episodes
+from hilam_hf.locks import LOCK_FILE, FolderInUseError, FolderLock
 
 
 def start(folder: Path, *, overwrite: bool = False, **options: str) -> DemoRun:
@@ -76,3 +77,24 @@ def test_episodes_lie_in_the_folder_of_videos(tmp_path: Path) -> None:
         else:
             with pytest.raises(ValueError, match=r"episodes\.json: names .*a\.mp4', which lies outside of"):
                 load_episodes(config, paths)
+
+
+def test_a_second_demo_in_the_folder_is_refused(tmp_path: Path) -> None:
+    for overwrite in (False, True):
+        with FolderLock(tmp_path, "hilam demo") as first, pytest.raises(FolderInUseError, match=str(tmp_path)):
+            run_demo(DemoConfig.smallest(), tmp_path, overwrite=overwrite)
+        assert not first.held and list(tmp_path.iterdir()) == []
+
+
+def test_locks_are_no_files_of_anybodys(tmp_path: Path) -> None:
+    """Neither the one that is held, nor those that writers leave who are killed."""
+    with FolderLock(tmp_path, "hilam demo"):
+        run = start(tmp_path)
+        write(tmp_path / "corpora" / "latent-actions" / LOCK_FILE)
+        run.finish()
+        assert run.files == ["demo.json"]
+        write(tmp_path / "lam" / LOCK_FILE)
+        start(tmp_path, overwrite=True)
+        assert sorted(path.name for path in tmp_path.iterdir()) == [LOCK_FILE, "demo.json"]
+        with pytest.raises(FolderInUseError):
+            FolderLock(tmp_path, "hilam demo").acquire()

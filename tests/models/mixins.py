@@ -70,6 +70,9 @@ class ModelTesterMixin:
     ) -> None:
         model.save_pretrained(tmp_path)
         assert list(tmp_path.glob("*.safetensors"))
+        # safetensors' own would be readable by nobody else.
+        (tmp_path / "new").touch()
+        assert len({path.stat().st_mode for path in tmp_path.iterdir()}) == 1
         loaded, report = self.model_class.from_pretrained(tmp_path, output_loading_info=True)
         assert not any(report.values()), report
         assert architecture_of(loaded.config.to_dict()) == architecture_of(model.config.to_dict())

@@ -1,6 +1,7 @@
 """Checkpoints of models that take pictures hold the processor that gives them."""
 
 import json
+import stat
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from hilam_hf.models.processing import SquareImageProcessorPil
 from hilam_hf.training.lam.models import new_latent_action_model
 from hilam_hf.video import as_float_frames, resize_frames
 from tests.models.uniskill.test_fdm import UNET, VAE
+from tests.other_writers import run_python
 
 SIZE = 32
 
@@ -60,6 +62,40 @@ def test_the_saved_processor_gives_the_pixels_of_training(model: str, tmp_path: 
         processor = auto_class.from_pretrained(tmp_path)
         assert type(processor) is SquareImageProcessorPil
         assert torch.equal(processor(pictures, return_tensors="pt")["pixel_values"], expected)
+
+
+@pytest.mark.parametrize(("umask", "mode"), [(0o022, 0o644), (0o027, 0o640)])
+def test_weights_are_readable_by_whom_the_umask_allows(tmp_path: Path, umask: int, mode: int) -> None:
+    program = f"""
+        os.umask({umask})
+        from hilam_hf.models.uniskill import UniSkillPipeline
+        from tests.models.baku.tiny import tiny_policy
+        from tests.models.hierarchical.test_hierarchical import pretraining_policy
+        from tests.models.hnet.test_hnet import make_model
+        from tests.models.test_saving import MODELS
+        models = {{name: make() for name, make in MODELS.items()}}
+        models["pipeline"] = UniSkillPipeline.from_fdm(models["uniskill fdm"])
+        models |= {{"baku": tiny_policy(), "trunk": tiny_policy().model, "policy": pretraining_policy()}}
+        models["h-net"] = make_model()
+        for name, model in models.items():
+            model.save_pretrained(pathlib.Path(sys.argv[1], name))
+        models["h-net"].save_pretrained(pathlib.Path(sys.argv[1], "shards"), max_shard_size="20KB")
+    """
+    run_python(program, tmp_path)
+    files = {path: oct(stat.S_IMODE(path.stat().st_mode)) for path in tmp_path.rglob("*") if path.is_file()}
+    assert {path.name for path, found in files.items() if found != oct(mode)} == set()
+    weights = [path.parent for path in files if path.suffix == ".safetensors"]
+    assert {path.name for path in weights} == {*MODELS, "fdm", "baku", "trunk", "policy", "h-net", "shards"}
+    assert len(weights) > len(set(weights))
+
+
+def test_other_files_of_the_folder_keep_their_permissions(tmp_path: Path) -> None:
+    (tmp_path / "token.txt").touch(0o600)
+    (tmp_path / "sub").mkdir()
+    (tmp_path / "sub" / "private.safetensors").touch(0o600)
+    light()[0].save_pretrained(tmp_path)
+    modes = [stat.S_IMODE((tmp_path / name).stat().st_mode) for name in ("token.txt", "sub/private.safetensors")]
+    assert modes == [0o600, 0o600]
 
 
 def test_a_model_that_takes_no_pictures_has_none(tmp_path: Path) -> None:

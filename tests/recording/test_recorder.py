@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from dataclasses import replace
@@ -15,9 +16,12 @@ import pytest
 from hilam_hf.data import load_demonstrations, scan_videos
 from hilam_hf.envs import WorkerError
 from hilam_hf.envs.registry import register_simulator, unregister_simulator
+from hilam_hf.locks import LOCK_FILE, FolderInUseError
 from hilam_hf.recording import record, recorder
+from hilam_hf.recording.output import Output
 from tests.envs.toy_simulator import GOALS, TOY, ToyDemonstrator
 from tests.helpers import ROOT
+from tests.other_writers import run_python
 
 
 @pytest.fixture(autouse=True)
@@ -233,3 +237,40 @@ def test_simulators_without_experts_are_told(tmp_path, monkeypatch):
     monkeypatch.setattr(TOY, "recording", None)
     with pytest.raises(ValueError, match="toy has no scripted experts"):
         _record(tmp_path)
+
+
+def test_a_second_recording_into_the_folder_is_refused(tmp_path, monkeypatch):
+    """It comes while the first one writes an episode, and must change nothing of it."""
+    add, refused = Output.add, []
+
+    def add_meanwhile(output, demonstration):
+        with pytest.raises(FolderInUseError, match=rf"{re.escape(str(tmp_path / 'a'))} is in use by .*hilam record"):
+            _record(tmp_path / "a")
+        refused.append(demonstration.id)
+        add(output, demonstration)
+
+    _record(tmp_path / "b")
+    monkeypatch.setattr(Output, "add", add_meanwhile)
+    _record(tmp_path / "a")
+    assert len(refused) == 4 and _files(tmp_path / "a") == _files(tmp_path / "b")
+
+
+def test_a_recording_goes_on_after_one_that_was_killed(tmp_path):
+    program = """
+        from hilam_hf.recording import record
+        from hilam_hf.recording.output import Output
+        from hilam_hf.envs.registry import register_simulator
+        from tests.envs.toy_simulator import TOY
+        register_simulator(TOY)
+        add, added = Output.add, []
+        def die_at_the_second(output, demonstration):
+            if added:
+                os.kill(os.getpid(), signal.SIGKILL)
+            added.append(add(output, demonstration))
+        Output.add = die_at_the_second
+        record(sys.argv[1], "toy", ("left", "right"), 2, image_size=32, progress=False)
+    """
+    run_python(program, tmp_path / "a", code=-signal.SIGKILL)
+    assert (tmp_path / "a" / LOCK_FILE).exists()
+    assert [_record(tmp_path / name).recorded for name in "ab"] == [3, 4]
+    assert _files(tmp_path / "a") == _files(tmp_path / "b")

@@ -12,6 +12,7 @@ from transformers.utils import logging as transformers_logging
 from ..data.episodes import scan_videos
 from ..envs.registry import get_simulator
 from ..envs.seeds import demonstration_seed
+from ..locks import FolderLock
 from . import policy_steps, video_steps
 from .config import SIMULATOR, DemoConfig
 from .paths import DemoPaths
@@ -32,6 +33,7 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
 
     Raises:
         ValueError: For an unknown task, a folder that holds something else, or videos that can't be used.
+        FolderInUseError: If another demo works in the folder.
     """
     get_simulator(SIMULATOR).task_names(config.tasks)
     if config.videos is None:
@@ -42,12 +44,14 @@ def run_demo(config: DemoConfig, folder: str | Path, *, overwrite: bool = False)
     # The steps show progress of their own.
     transformers_logging.disable_progress_bar()
     hide_datasets_progress()
-    run = DemoRun(config, Path(folder), overwrite=overwrite, console=Console())
-    paths = DemoPaths(run.folder)
-    for name, account, step in _steps(config):
-        run.step(name, account, partial(step, config, paths))
-    report = make_report(config, paths, run.steps)
-    run.finish()
+    # Each step holds the lock of the folder that it writes in, below this one.
+    with FolderLock(folder, "hilam demo"):
+        run = DemoRun(config, Path(folder), overwrite=overwrite, console=Console())
+        paths = DemoPaths(run.folder)
+        for name, account, step in _steps(config):
+            run.step(name, account, partial(step, config, paths))
+        report = make_report(config, paths, run.steps)
+        run.finish()
     return report
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from rich.console import Console
 
 from ..files import read_json
+from ..locks import LOCK_FILE
 from .config import DemoConfig
 
 STATE_FILE = "demo.json"
@@ -23,7 +24,7 @@ _SHOWN = 5
 
 
 class DemoRun:
-    """A folder in which the steps of one demo leave their artifacts and results.
+    """A folder in which the steps of one demo leave their artifacts and results; whoever makes one holds its lock.
 
     Args:
         config: What the demo does.
@@ -53,7 +54,7 @@ class DemoRun:
             self.steps, self.files = state["steps"], state.get("files")
             if self.steps:
                 console.print(f"Going on with the run in {folder}; done so far: {', '.join(self.steps)}.")
-        elif folder.exists() and any(folder.iterdir()):
+        elif folder.exists() and any(path.name != LOCK_FILE for path in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no demo; choose another --out")
         folder.mkdir(parents=True, exist_ok=True)
         self._save()
@@ -99,7 +100,10 @@ class DemoRun:
                 f"{self.folder} holds files that are not the demo's: {', '.join(foreign[:_SHOWN])}{more}; move them, "
                 "or choose another --out. Nothing was removed"
             )
-        shutil.rmtree(self.folder)
+        for path in self.folder.iterdir():
+            # The lock is held until the end.
+            if path.name != LOCK_FILE:
+                shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
     def _save(self) -> None:
         state = {"config": dataclasses.asdict(self.config), "steps": self.steps, "files": self.files}
@@ -116,6 +120,6 @@ def _read_state(file: Path) -> dict[str, Any]:
 
 
 def _files(folder: Path) -> list[str]:
-    """Files and links below a folder."""
+    """Files and links below a folder, but for locks: a writer that was killed leaves its own."""
     paths = sorted(path for path in folder.rglob("*") if path.is_symlink() or not path.is_dir())
-    return [path.relative_to(folder).as_posix() for path in paths]
+    return [path.relative_to(folder).as_posix() for path in paths if path.name != LOCK_FILE]

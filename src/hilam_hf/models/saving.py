@@ -1,15 +1,17 @@
-"""Saving with the image processor: who loads a checkpoint finds beside it what brings pictures to its size."""
+"""Saving: weights that others may read, and beside them the image processor, which brings pictures to their size."""
 
 import os
 from typing import Any
 
 from transformers.image_processing_utils import BaseImageProcessor
 
+from ..files import permit_by_umask
+
 # Options of `push_to_hub` that both savings take.
 _HUB_OPTIONS = ("commit_message", "private", "repo_id", "token")
 
 
-class ProcessorSavingMixin:
+class SavingMixin:
     """Comes before `PreTrainedModel` in a model's bases."""
 
     def image_processor(self) -> BaseImageProcessor | None:
@@ -21,6 +23,8 @@ class ProcessorSavingMixin:
     ) -> None:
         """Saves the model as transformers does, and its image processor beside it, for `AutoImageProcessor`.
 
+        All files have the permissions that the umask allows.
+
         Args:
             save_directory: The folder.
             is_main_process: Whether this process writes.
@@ -28,6 +32,8 @@ class ProcessorSavingMixin:
             **kwargs: Passed on to transformers, e.g. `repo_id`, `max_shard_size`.
         """
         super().save_pretrained(save_directory, is_main_process=is_main_process, push_to_hub=push_to_hub, **kwargs)
+        if is_main_process:
+            permit_by_umask(save_directory)
         processor = self.image_processor()
         if processor is not None and is_main_process:
             hub_options = {name: kwargs[name] for name in _HUB_OPTIONS if push_to_hub and name in kwargs}

@@ -26,6 +26,7 @@ from ..envs.pool import ATTEMPTS, WorkerPool
 from ..envs.protocols import EpisodeSpec, EvaluationProtocol
 from ..envs.registry import get_simulator
 from ..envs.workers import WorkerError
+from ..locks import FolderLock
 from ..recorded import DemonstrationWriter, RecordedDemonstration
 from .log import RecordingLog, RecordingSummary
 from .output import Output
@@ -97,6 +98,7 @@ def record(
     Raises:
         ValueError: A simulator, task or option is not valid; the folder holds a recording with other options; or the
             expert fails too often.
+        FolderInUseError: Another recording writes into the folder.
         OSError: The disk is full or the folder not writable, or assets or a renderer are missing; written episodes
             stay.
         ImportError: The simulator is not installed.
@@ -129,7 +131,7 @@ def record(
     declared.prepare(drawing=True)
     root, settings, circumstances = Path(root), setup.settings(), setup.circumstances()
     with ExitStack() as stack:
-        root.mkdir(parents=True, exist_ok=True)
+        stack.enter_context(FolderLock(root, "hilam record"))
         log = RecordingLog(root, settings, circumstances)
         provenance = settings | circumstances
         output = Output(_open_writers(root, setup.formats, provenance, stack), provenance)

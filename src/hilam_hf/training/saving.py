@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError
 
+from ..files import permit_by_umask
 from .checkpoints.tensors import whole
 from .processes import main_process_does, process_state
 from .sharding import is_sharded_model
@@ -45,6 +46,8 @@ def _save_whole(model: Any, folder: Path, options: dict[str, Any]) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder, prefix=".saving-") as partial:
         model.save_pretrained(partial, **options)
+        # PEFT's adapters are saved by PEFT, which leaves them to their owner alone.
+        permit_by_umask(partial)
         for path in sorted(Path(partial).rglob("*")):
             target = folder / path.relative_to(partial)
             if path.is_dir():

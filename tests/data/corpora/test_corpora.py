@@ -2,6 +2,8 @@ import dataclasses
 import errno
 import json
 import os
+import re
+import signal
 from pathlib import Path
 
 import datasets
@@ -23,7 +25,9 @@ from hilam_hf.data import (
     write_skill_corpus,
 )
 from hilam_hf.data.corpora.rows import pack_boundaries
+from hilam_hf.locks import LOCK_FILE, FolderInUseError
 from tests.numbered_videos import MakeVideo, frame_numbers
+from tests.other_writers import writing
 
 INFO = CorpusInfo(model="org/idm", revision="abc123", latent_dim=4, stride=3)
 
@@ -468,3 +472,54 @@ def test_a_card_tells_no_place_on_a_machine_and_holds_no_html_of_rows(tmp_path: 
     assert "| Sources | &lt;img src=x onerror=alert(1)&gt;\\| # Title: 1 |" in body and "<" not in body
     told = CorpusInfo.from_card(tmp_path / "c")
     assert (told.model, told.skill_model) == ("idm", "hilam")
+
+
+def test_a_second_writer_is_refused_and_the_first_ones_corpus_is_whole(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    with CorpusWriter(folder, INFO, resume=True, rows_per_group=1) as first:
+        first.add(latent_row(0))
+        for options in ({}, {"resume": True}, {"overwrite": True}):
+            told = rf"{re.escape(str(folder))} is in use by .* \(a writer of a corpus, process {os.getpid()} "
+            with pytest.raises(FolderInUseError, match=told):
+                CorpusWriter(folder, INFO, **options)
+        for number in range(1, 6):
+            first.add(latent_row(number))
+    assert first.info.num_episodes == 6
+    assert load_corpus(folder)["id"][:] == [f"set/e{number}" for number in range(6)]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "data"]
+    for closed in (lambda: first.add(latent_row(6)), first.close):
+        with pytest.raises(ValueError, match="a writer of a corpus was closed: open another one to go on"):
+            closed()
+
+
+def test_after_a_writer_that_was_killed_another_resumes(tmp_path: Path) -> None:
+    folder = tmp_path / "c"
+    program = """
+        from tests.data.corpora.test_corpora import INFO, CorpusWriter, latent_row
+        writer = CorpusWriter(sys.argv[1], INFO, rows_per_group=1)
+        writer.add(latent_row(0))
+    """
+    with writing(program, folder) as process:
+        with pytest.raises(FolderInUseError, match=rf"process {process.pid} on .* wait until it has ended"):
+            CorpusWriter(folder, INFO, resume=True)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    with pytest.raises(ValueError, match="an interrupted run left 1 episodes here: pass resume=True"):
+        CorpusWriter(folder, INFO)
+    with CorpusWriter(folder, INFO, resume=True) as writer:
+        assert writer.ids == {"set/e0"}
+        writer.add(latent_row(1))
+    assert load_corpus(folder)["id"][:] == ["set/e0", "set/e1"]
+    assert sorted(path.name for path in folder.iterdir()) == ["README.md", "data"]
+
+
+def test_a_lock_that_was_left_in_a_corpus_disturbs_nobody(tmp_path: Path) -> None:
+    for folder in (tmp_path / "empty", tmp_path / "c"):
+        folder.mkdir()
+        (folder / LOCK_FILE).write_text("{}")
+        write_latent_action_corpus(folder, [latent_row(0)], info=INFO)
+    (folder / LOCK_FILE).write_text("{}")
+    assert load_corpus(folder)["id"][:] == ["set/e0"]
+    assert datasets.load_dataset(str(folder))["train"]["id"][:] == ["set/e0"]
+    write_latent_action_corpus(folder, [latent_row(1)], info=INFO, overwrite=True)
+    assert load_corpus(folder)["id"][:] == ["set/e1"]

@@ -1,6 +1,7 @@
 """From videos to the two corpora, with the real models at a tiny size."""
 
 import json
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -25,6 +26,7 @@ from hilam_hf.data.corpora import extraction
 from hilam_hf.data.corpora.extraction import encode_episodes, extract_latent_actions, extract_skill_corpus
 from hilam_hf.data.episodes import RejectedVideo
 from hilam_hf.fingerprint import weights_fingerprint
+from hilam_hf.locks import FolderInUseError
 from hilam_hf.models.hilam.configuration_hilam import HiLAMConfig
 from hilam_hf.models.hilam.modeling_hilam import HiLAMModel
 from hilam_hf.models.uniskill import UniSkillIDM
@@ -349,3 +351,35 @@ def test_skills_of_a_corpus_that_was_made_again_are_not_mixed(
     extract_skill_corpus(model, splits, again, tmp_path / "skills", resume=True, **skills)
     rows = load_corpus(tmp_path / "skills")
     assert dict(zip(rows["id"], rows["stride"], strict=True)) == {"a": 4, "b/c": 4, "d": 2}
+
+
+@pytest.mark.parametrize("which", ["latent actions", "skills"])
+def test_a_second_extraction_into_the_folder_is_refused(
+    videos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str
+) -> None:
+    """It comes while the first one adds a row, and must change nothing of it."""
+    episodes, source, out = scan_videos(videos, progress=False).episodes, tmp_path / "latent-actions", tmp_path / "out"
+    options = {"root": videos, "model_name": "m", "stride": 2, "progress": False}
+    info = extract_latent_actions(light_idm(), episodes, source, **options).info
+    model = HiLAMModel(HiLAMConfig.preset("tiny", latent_dim=LATENT, stride=2)).eval()
+    model.set_latent_statistics(torch.tensor(info.mean), torch.tensor(info.std))
+
+    def extract(**more: bool) -> None:
+        if which == "skills":
+            splits = {"train": load_corpus(source)}
+            extract_skill_corpus(model, splits, info, out, model_name="m", progress=False, **more)
+        else:
+            extract_latent_actions(light_idm(), episodes, out, **options, **more)
+
+    add, refused = CorpusWriter.add, []
+
+    def add_meanwhile(writer: CorpusWriter, *arguments: Any, **told: Any) -> None:
+        for more in ({"resume": True}, {"overwrite": True}):
+            with pytest.raises(FolderInUseError, match=re.escape(str(out))):
+                extract(**more)
+            refused.append(more)
+        add(writer, *arguments, **told)
+
+    monkeypatch.setattr(CorpusWriter, "add", add_meanwhile)
+    extract()
+    assert len(refused) == 6 and load_corpus(out)["id"][:] == ["a", "b/c", "d"]

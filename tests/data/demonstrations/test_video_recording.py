@@ -215,8 +215,8 @@ def test_full_disk_keeps_finished_episodes(tmp_path: Path, monkeypatch: pytest.M
     for limit in (1, 2, 3):
         calls.clear()
         monkeypatch.setattr(os, "fsync", full_at(limit))
-        writer = VideoRecordingWriter(tmp_path)
-        with pytest.raises(OSError, match="disk is full") as caught:
+        full = pytest.raises(OSError, match="disk is full")
+        with VideoRecordingWriter(tmp_path) as writer, full as caught:
             writer.add(small_demonstration("drawer-open/episode_00001"))
         assert str(tmp_path) in str(caught.value)
         monkeypatch.undo()
@@ -229,9 +229,8 @@ def test_full_disk_keeps_finished_episodes(tmp_path: Path, monkeypatch: pytest.M
 
 
 def test_odd_pictures_write_nothing(tmp_path: Path) -> None:
-    writer = VideoRecordingWriter(tmp_path)
     frames = {"corner2": np.zeros((6, 48, 47, 3), np.uint8)}
-    with pytest.raises(ValueError, match="even height and width"):
+    with VideoRecordingWriter(tmp_path) as writer, pytest.raises(ValueError, match="even height and width"):
         writer.add(small_demonstration("drawer-open/episode_00000", frames=frames))
     assert not [path for path in tmp_path.rglob("*") if path.is_file()]
 

@@ -17,6 +17,7 @@ from hilam_hf.data.episodes import Episode, scan_videos
 from hilam_hf.evaluation.lam import report as module
 from hilam_hf.evaluation.lam.pairs import encode_pairs
 from hilam_hf.evaluation.lam.report import LamReport, LamReportOptions, lam_report, plain, write_lam_report
+from hilam_hf.locks import FolderInUseError, FolderLock
 from hilam_hf.training.lam.data import lam_episodes
 from tests.evaluation.lam.stand_ins import (
     BothModels,
@@ -299,3 +300,9 @@ def test_half_precision_models_are_measured(episodes: list[Episode]) -> None:
 def test_the_report_does_not_say_where_model_and_videos_lay(episodes) -> None:
     report = lam_report(BrightnessIDM(), None, episodes, OPTIONS, model_name="/disk/ada/lam", videos="/disk/ada/videos")
     assert (report.provenance["model"]["name"], report.provenance["videos"]) == ("lam", "videos")
+
+
+def test_a_second_report_into_the_folder_is_refused(tmp_path: Path) -> None:
+    grey_video(tmp_path / "videos" / "a.mp4", walk(5, 0))
+    with FolderLock(tmp_path / "out", "hilam lam-report"), pytest.raises(FolderInUseError, match=str(tmp_path / "out")):
+        write_lam_report(tmp_path / "lam", tmp_path / "videos", tmp_path / "out", OPTIONS, progress=False)

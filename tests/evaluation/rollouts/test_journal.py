@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +13,9 @@ import pytest
 from hilam_hf.envs.workers import WorkerError
 from hilam_hf.evaluation import EpisodeResult, Fault, RandomPolicy, evaluate
 from hilam_hf.evaluation.rollouts.journal import JOURNAL_FILE, Journal, differences
+from hilam_hf.locks import LOCK_FILE, FolderInUseError
 from tests.evaluation.rollouts.test_scheduler import short_protocol
+from tests.other_writers import writing
 
 SETTINGS = {"protocol": {"name": "metaworld", "cameras": ("corner2",)}, "seeds": [1, 2]}
 
@@ -214,3 +217,40 @@ def test_an_evaluation_of_faults_alone_is_an_error_and_leaves_marked_results(tmp
         assert "No episode came to its end" in (tmp_path / "results.md").read_text()
     fake_host()
     assert evaluate(RandomPolicy(seed=1), ["door-open"], overwrite=True, **options).num_completed == 1
+
+
+def test_a_second_evaluation_into_the_folder_is_refused(tmp_path, fake_host):
+    """It comes with every action of the first one, and must change nothing of it."""
+    options: dict[str, Any] = {"tasks": ["door-open"], "protocol": short_protocol(), "episodes": 2, "progress": False}
+    refused = []
+
+    class Meanwhile(RandomPolicy):
+        def select_action(self, observation: Any, active: Any = None) -> np.ndarray:
+            for overwrite in (False, True):
+                with pytest.raises(FolderInUseError, match=rf"{tmp_path / 'a'} is in use by .* \(hilam eval"):
+                    evaluate(RandomPolicy(seed=1), out_dir=tmp_path / "a", overwrite=overwrite, **options)
+                refused.append(overwrite)
+            return super().select_action(observation, active)
+
+    Meanwhile.__name__ = RandomPolicy.__name__
+    evaluate(RandomPolicy(seed=1), out_dir=tmp_path / "b", **options)
+    evaluate(Meanwhile(seed=1), out_dir=tmp_path / "a", **options)
+    assert refused and without_run(tmp_path / "a") == without_run(tmp_path / "b")
+    assert (tmp_path / "a" / JOURNAL_FILE).read_bytes() == (tmp_path / "b" / JOURNAL_FILE).read_bytes()
+    names = [sorted(path.name for path in (tmp_path / name).iterdir()) for name in "ab"]
+    assert names[0] == names[1] == [JOURNAL_FILE, "results.json", "results.md", "videos"]
+
+
+def test_an_evaluation_goes_on_after_one_that_was_killed(tmp_path, fake_host):
+    options: dict[str, Any] = {"tasks": ["door-open"], "protocol": short_protocol(), "episodes": 6, "progress": False}
+    with pytest.raises(KeyboardInterrupt):
+        evaluate(Interrupted(20), out_dir=tmp_path / "a", num_envs=1, **options)
+    finished = len((tmp_path / "a" / JOURNAL_FILE).read_text().splitlines()) - 1
+    with writing("lock = FolderLock(sys.argv[1], 'hilam eval')\nlock.acquire()", tmp_path / "a") as process:
+        with pytest.raises(FolderInUseError, match=rf"process {process.pid} on"):
+            evaluate(RandomPolicy(seed=1), out_dir=tmp_path / "a", **options)
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    resumed = evaluate(RandomPolicy(seed=1), out_dir=tmp_path / "a", **options)
+    assert resumed.provenance["run"]["episodes_resumed"] == finished > 0 and len(resumed.episodes) == 6
+    assert not (tmp_path / "a" / LOCK_FILE).exists()

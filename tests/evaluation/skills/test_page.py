@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from hilam_hf.evaluation.skills.page import SkillsPageEntry, write_skills_page
+from hilam_hf.locks import FolderInUseError
 from tests.demo.test_page import EVIL, Page
 
 
@@ -88,3 +89,16 @@ def test_bad_input_is_named(tmp_path: Path):
     with pytest.raises(FileNotFoundError, match=r"'droid_0000': no such file: .*gone\.png"):
         write_skills_page(path, entries(1, timeline=tmp_path / "gone.png"))
     assert not path.exists()
+
+
+def test_a_second_writer_of_the_page_is_refused_and_the_first_ones_is_whole(tmp_path: Path) -> None:
+    def meanwhile() -> Iterator[SkillsPageEntry]:
+        for entry in entries(6):
+            with pytest.raises(FolderInUseError, match=r"skills\.html is in use by another writer \(hilam view"):
+                write_skills_page(tmp_path / "skills.html", entries(2), max_inlined=1)
+            write_skills_page(tmp_path / "other.html", entries(2))
+            yield entry
+
+    page = Page(write_skills_page(tmp_path / "skills.html", meanwhile(), max_inlined=4))
+    assert [(tmp_path / (image["src"] or "")).read_bytes() for image in images(page)] == [picture(n) for n in range(6)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["other.html", "skills.html", "skills_images"]

@@ -151,6 +151,9 @@ def test_without_a_unet_the_projection_to_its_condition_is_kept(
     _, fdm = convert(checkpoint, tmp_path / "out")
     assert fdm is None
     kept = load_file(tmp_path / "out" / "condition.safetensors")
+    # Readable as other files are, and not by its owner alone.
+    (tmp_path / "new").touch()
+    assert (tmp_path / "out" / "condition.safetensors").stat().st_mode == (tmp_path / "new").stat().st_mode
     _, condition = rename_idm(weights)
     assert kept.keys() == condition.keys()
     assert all(torch.equal(kept[name], condition[name]) for name in kept)

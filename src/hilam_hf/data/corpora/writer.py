@@ -23,6 +23,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ...files import atomic_path, disk_errors, write_text
+from ...locks import LOCK_FILE, FolderLock
 from .info import CARD_FILE, CorpusInfo, dataset_card
 from .parts import MADE_FROM, PARQUET_OPTIONS, drop_stale_rows, grouped, read_part, write_part
 from .rows import VideoColumn, check_row, corpus_features, rows_to_table
@@ -38,11 +39,11 @@ _STAGING = ".incomplete"
 _INFO = "info.json"
 _FORMER = "former-data"
 # Left alone, so that a clone of a Hub dataset repository can be written to.
-_REPOSITORY_FILES = frozenset({".git", ".gitattributes", ".gitignore", ".cache", _STAGING})
+_REPOSITORY_FILES = frozenset({".git", ".gitattributes", ".gitignore", ".cache", _STAGING, LOCK_FILE})
 
 
 class CorpusWriter:
-    """Writes the rows of one corpus.
+    """Writes the rows of one corpus; until it is closed, no other writer writes into the folder.
 
     Used as a context manager it closes at the end of the block; when the block fails, what was added is kept for a
     later run with `resume=True`, and a corpus that was in the folder before stays as it was.
@@ -63,6 +64,7 @@ class CorpusWriter:
     Raises:
         ValueError: The folder holds other files, a corpus (without `overwrite`), or an interrupted run (without
             `resume` or `overwrite`, or of another `info`).
+        FolderInUseError: Another writer writes into the folder.
 
     Example:
         >>> with CorpusWriter("corpus", CorpusInfo(model="org/idm", latent_dim=64, stride=15), resume=True) as writer:
@@ -95,10 +97,15 @@ class CorpusWriter:
         self.shard_bytes = shard_bytes
         self._staging = self.folder / _STAGING
         self._buffers: dict[str, list[dict[str, Any]]] = {split: [] for split in SPLITS}
-        self._made_folder = not self.folder.exists()
-        _check_target(self.folder, overwrite=overwrite)
-        self._start(overwrite=overwrite, resume=resume)
-        self.ids = self._written_ids()
+        self._lock = FolderLock(self.folder, "a writer of a corpus")
+        self._lock.acquire()
+        try:
+            _check_target(self.folder, overwrite=overwrite)
+            self._start(overwrite=overwrite, resume=resume)
+            self.ids = self._written_ids()
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> CorpusWriter:
         return self
@@ -106,21 +113,21 @@ class CorpusWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if not self._lock.held:
+            return
         if kind is None:
             self.close()
-        else:
-            # What stopped the run matters more than that its last rows could not be kept either.
-            with contextlib.suppress(OSError):
-                self.flush()
-            self._leave_nothing_empty()
+            return
+        # What stopped the run matters more than that its last rows could not be kept either.
+        with contextlib.suppress(OSError):
+            self.flush()
+        self._leave_nothing_empty()
+        self._lock.release()
 
     def _leave_nothing_empty(self) -> None:
         """Removes what was begun without a single row, so that a mistake leaves no traces."""
         if not any(self._parts(split) for split in SPLITS) and not (self._staging / _FORMER).exists():
             shutil.rmtree(self._staging, ignore_errors=True)
-            if self._made_folder:
-                with contextlib.suppress(OSError):
-                    self.folder.rmdir()
 
     def has(self, episode_id: str) -> bool:
         """Whether this episode was added, in this run or in the one that is continued."""
@@ -147,9 +154,10 @@ class CorpusWriter:
             made_from: Says from which file and options the row was made, for `drop_stale` of a later run.
 
         Raises:
-            ValueError: The row does not fit, its id was added before, or the split is unknown.
+            ValueError: The row does not fit, its id was added before, the split is unknown, or the writer was closed.
             OSError: The disk is full; rows added before are kept.
         """
+        self._lock.check_held()
         if split not in SPLITS:
             raise ValueError(f"split: got {split!r}, expected one of {', '.join(SPLITS)}")
         checked = check_row(row, self.info)
@@ -166,15 +174,23 @@ class CorpusWriter:
             self._flush_split(split)
 
     def close(self) -> CorpusInfo:
-        """Joins everything into shards, writes the card and puts both in place.
+        """Joins everything into shards, writes the card and puts both in place; the writer then writes no more.
 
         Returns:
             `info`, completed with counts and statistics.
 
         Raises:
-            ValueError: No row was added.
+            ValueError: No row was added, or the writer was closed before.
             OSError: The disk is full; the rows are kept for `resume=True`.
         """
+        self._lock.check_held()
+        try:
+            self._finish()
+        finally:
+            self._lock.release()
+        return self.info
+
+    def _finish(self) -> None:
         self.flush()
         if not self._parts("train"):
             raise ValueError(f"{self.folder}: the corpus has no rows in its train split: add at least one episode")
@@ -187,7 +203,6 @@ class CorpusWriter:
             fingerprint = shards_fingerprint(list(output.glob(SHARDS)))
             self.info = dataclasses.replace(totals.completed(), fingerprint=fingerprint)
             self._publish(output)
-        return self.info
 
     def _start(self, *, overwrite: bool, resume: bool) -> None:
         """Leaves a staging folder that belongs to this corpus."""
@@ -342,10 +357,6 @@ def _origin(info: CorpusInfo) -> dict[str, Any]:
 
 
 def _check_target(folder: Path, *, overwrite: bool) -> None:
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise ValueError(f"{folder}: expected a folder for the corpus, got a file: choose another name")
     contents = sorted(path.name for path in folder.iterdir() if path.name not in _REPOSITORY_FILES)
     if not contents:
         return

@@ -138,8 +138,8 @@ class DemonstrationFormat:
             is for `read` to complain of.
         read: The demonstrations at a path, as stored: `image_transform` is `stored_transform`.
         writer: Makes a writer of a folder, with `provenance=`, plain JSON of what decides how all episodes come out;
-            None for a format that is not written.
-        folder: Where recordings have it, below their own folder.
+            None for a format that is not written. While it is open no other may write there (`hilam_hf.locks`).
+        folder: Where recordings have it, below their own folder, whose lock their recorder holds.
     """
 
     name: str

@@ -27,7 +27,8 @@ import pyarrow.parquet as pq
 from datasets import Features, List, Value
 from numpy.typing import NDArray
 
-from ...files import atomic_path, disk_errors, path_inside, read_json
+from ...files import atomic_path, path_inside, read_json
+from ...locks import FolderLock
 from ...metaworld_conventions import SAWYER
 from ...recorded import RecordedDemonstration, check_episode_id, check_vectors
 from ...robots import EE_POSITIONS, RobotDescription
@@ -80,10 +81,15 @@ class VideoRecordingWriter:
     """Records demonstrations one episode at a time; each is on disk, whole, when `add` returns.
 
     An interrupted recording is continued by opening the same folder: `has(id)` says which episodes are complete.
+    Until it is closed (`close`, or the end of a `with` block), no other writer writes into it.
 
     Args:
         root: Folder of the demonstrations; created when absent.
         provenance: What decides how all episodes came out; plain JSON, kept with each of them.
+
+    Raises:
+        ValueError: A line of the videos' metadata is damaged.
+        FolderInUseError: Another writer writes demonstrations there.
 
     Example:
         >>> with VideoRecordingWriter("recording") as writer:
@@ -94,9 +100,14 @@ class VideoRecordingWriter:
     def __init__(self, root: str | Path, *, provenance: Mapping[str, Any] | None = None) -> None:
         self.root = Path(root)
         self.provenance = dict(provenance or {})
-        with disk_errors(self.root):
-            (self.root / DEMONSTRATIONS).mkdir(parents=True, exist_ok=True)
-        self._folders = {VIDEOS: VideoFolderWriter(self.root / VIDEOS)}
+        # Not of the folder itself, which belongs to a recording in several formats: its recorder holds that lock.
+        self._lock = FolderLock(self.root / DEMONSTRATIONS, "a recording")
+        self._lock.acquire()
+        try:
+            self._folders = {VIDEOS: VideoFolderWriter(self.root / VIDEOS)}
+        except BaseException:
+            self._lock.release()
+            raise
 
     def __enter__(self) -> VideoRecordingWriter:
         return self
@@ -104,7 +115,11 @@ class VideoRecordingWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the recording. Every episode is on disk already; this is here for symmetry with other writers."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the recording, so that another writer may go on. Every episode is on disk already."""
+        self._lock.release()
 
     def has(self, episode_id: str) -> bool:
         """Whether the episode was recorded completely, now or before."""
@@ -118,9 +133,10 @@ class VideoRecordingWriter:
 
         Raises:
             ValueError: The id was recorded before, a picture's size is odd, or the first camera is another one than
-                that of the episodes recorded before.
+                that of the episodes recorded before; or the writer was closed.
             OSError: The disk is full; episodes added before are complete.
         """
+        self._lock.check_held()
         if self.has(demonstration.id):
             raise ValueError(
                 f"episode {demonstration.id!r} was already recorded in {self.root}: skip it (see has) or use another id"

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from tqdm import tqdm
 
 from ...files import disk_errors, write_text
+from ...locks import FolderLock
 from ...recorded import RecordedDemonstration, check_episode_id
 from ...video import write_video
 from ...video.orientation import ImageTransform
@@ -38,19 +39,19 @@ def write_videos(
 
     Raises:
         ValueError: An id is no `<task>/<name>`, or an episode has no such camera.
+        FolderInUseError: Another writer writes into the folder.
         OSError: The disk is full.
     """
     root = Path(out)
     for demonstration in demonstrations:
         check_episode_id(demonstration.id)
-    with disk_errors(root):
-        root.mkdir(parents=True, exist_ok=True)
     lines = []
-    for demonstration in tqdm(demonstrations, desc="Writing videos", disable=not progress):
-        shown = camera or demonstration.cameras[0]
-        write_video(root / f"{demonstration.id}.mp4", demonstration.frames(shown), demonstration.fps)
-        lines.append(_line(describe_video(demonstration, shown, demonstration.image_transform)))
-    write_text(root / METADATA_FILE, "".join(lines))
+    with FolderLock(root, "a writer of videos"):
+        for demonstration in tqdm(demonstrations, desc="Writing videos", disable=not progress):
+            shown = camera or demonstration.cameras[0]
+            write_video(root / f"{demonstration.id}.mp4", demonstration.frames(shown), demonstration.fps)
+            lines.append(_line(describe_video(demonstration, shown, demonstration.image_transform)))
+        write_text(root / METADATA_FILE, "".join(lines))
 
 
 def demonstration_videos(
@@ -100,6 +101,8 @@ def describe_video(
 
 class VideoFolderWriter:
     """Adds videos to a folder one at a time, each with its line of `metadata.jsonl`.
+
+    It takes no lock: it is a part of `VideoRecordingWriter`, which holds the recording's.
 
     Args:
         root: The folder; what an interruption left unfinished in `metadata.jsonl` is cut off.

@@ -21,6 +21,7 @@ from ...data.demonstrations.loader import load_demonstrations
 from ...data.demonstrations.videos import VIDEOS, demonstration_videos
 from ...data.episodes import Episode, RejectedVideo, resolve_stride, scan_videos, split_episodes
 from ...files import write_text
+from ...locks import FolderLock
 from ...models.latent_actions.auto import load_latent_action_model
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...publishing import public_name
@@ -201,36 +202,38 @@ def write_lam_report(
     Raises:
         FileNotFoundError: If there is no such folder or model.
         ValueError: If no video can be used, or the motion does not fit the videos.
+        FolderInUseError: If another report is written there.
 
     Example:
         >>> report = write_lam_report("lam", "videos", "lam-report", LamReportOptions(stride=5))  # doctest: +SKIP
         >>> print(report.text())  # doctest: +SKIP
     """
-    folder, recording = Path(videos), recording_of(videos)
-    if recording is not None:
-        demonstrations = load_demonstrations(recording)
-        motion = recorded_motion(demonstrations) if motion is None else motion
-        if folder == recording:
-            written = Path(out) / VIDEOS
-            folder = demonstration_videos(recording, demonstrations, written, overwrite=True, progress=progress)
-    found = scan_videos(folder, progress=progress)
-    idm, fdm = load_latent_action_model(model, revision=revision)
-    modules: list[torch.nn.Module] = [idm] if fdm is None else [idm, fdm]
-    for module in modules:
-        module.to(device)
-    report = lam_report(
-        idm,
-        fdm,
-        found.episodes,
-        options,
-        motion=motion,
-        model_name=str(model),
-        revision=revision,
-        videos=found.root,
-        rejected=found.rejected,
-    )
-    report.write(out)
-    return report
+    with FolderLock(out, "hilam lam-report"):
+        folder, recording = Path(videos), recording_of(videos)
+        if recording is not None:
+            demonstrations = load_demonstrations(recording)
+            motion = recorded_motion(demonstrations) if motion is None else motion
+            if folder == recording:
+                written = Path(out) / VIDEOS
+                folder = demonstration_videos(recording, demonstrations, written, overwrite=True, progress=progress)
+        found = scan_videos(folder, progress=progress)
+        idm, fdm = load_latent_action_model(model, revision=revision)
+        modules: list[torch.nn.Module] = [idm] if fdm is None else [idm, fdm]
+        for module in modules:
+            module.to(device)
+        report = lam_report(
+            idm,
+            fdm,
+            found.episodes,
+            options,
+            motion=motion,
+            model_name=str(model),
+            revision=revision,
+            videos=found.root,
+            rejected=found.rejected,
+        )
+        report.write(out)
+        return report
 
 
 def lam_report(

@@ -19,6 +19,7 @@ from ...envs.protocols import EpisodeSpec, EvaluationProtocol, plan_episodes
 from ...envs.registry import get_protocol, get_simulator, simulator_names
 from ...envs.rendering import RenderQuality, check_render_gpus
 from ...envs.workers import WorkerError
+from ...locks import FolderLock
 from ...video.orientation import orient_frames
 from ..provenance import PACKAGES, lighting_warning, machine, package_versions, policy_record
 from .journal import Journal
@@ -97,6 +98,7 @@ def evaluate(
         ValueError: A task or option is not valid, `out_dir` holds an evaluation with other settings, the policy does
             not fit the protocol, or it returned NaN or a wrong shape; the message names the task, the seed and the
             step.
+        FolderInUseError: Another evaluation writes into `out_dir`.
         OSError, ImportError: A simulator, its assets or a renderer is missing.
         WorkerError: The simulators failed before any episode came to its end; what there is of results is written.
 
@@ -123,6 +125,8 @@ def evaluate(
     check_render_gpus(render_gpus if render else ())
     out = None if out_dir is None else Path(out_dir)
     with ExitStack() as stack:
+        if out is not None:
+            stack.enter_context(FolderLock(out, "hilam eval"))
         stack.enter_context(acting_as_evaluated(policy, chosen, batch_size))
         pool = stack.enter_context(WorkerPool(simulator.host, options, min(num_envs, len(specs)), gpus=render_gpus))
         provenance = {
@@ -143,11 +147,11 @@ def evaluate(
             settings = {"protocol": chosen.to_dict(), "provenance": provenance}
             run.journal = stack.enter_context(Journal(out, settings, resume=resume, overwrite=overwrite))
         run.run(step_timeout_s, reset_timeout_s, progress=progress)
-    result = EvaluationResult(
-        episodes=run.results(), protocol=chosen.to_dict(), provenance={**provenance, "run": run.whole_record()}
-    )
-    if out is not None:
-        result.save(out)
+        result = EvaluationResult(
+            episodes=run.results(), protocol=chosen.to_dict(), provenance={**provenance, "run": run.whole_record()}
+        )
+        if out is not None:
+            result.save(out)
     if not result.num_completed:
         last = result.faults[-1]["message"]
         again = "" if out is None else f", then evaluate again, overwriting {out}"

@@ -9,6 +9,7 @@ from urllib.parse import quote
 
 from matplotlib.figure import Figure
 
+from ...locks import FolderLock
 from ...viz.page import Html, Picture, page, read_picture, tag, write_page, zoomable_figure
 from ...viz.style import replacing
 from ...viz.text import count, duration
@@ -61,9 +62,16 @@ def write_skills_page(
     Raises:
         ValueError: There is no entry, an episode comes twice, or a picture is no PNG, JPEG, GIF or WebP.
         FileNotFoundError: A picture does not exist.
+        FolderInUseError: Another writer writes this page.
         OSError: The page or a picture cannot be written.
     """
     path = Path(path)
+    # Of the page alone: its folder may be anybody's.
+    with FolderLock(path.parent, "hilam view", file=path.name):
+        return _write_page(path, entries, title, max_inlined)
+
+
+def _write_page(path: Path, entries: Iterable[SkillsPageEntry], title: str, max_inlined: int) -> Path:
     seen: dict[str, SkillsPageEntry] = {}
     figures = _figures(path, _unique(entries, seen), max_inlined)
     if not figures:

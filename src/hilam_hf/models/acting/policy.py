@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ...acting_spec import ActingSpec
 from ..processing import SquareImageProcessorPil
-from ..saving import ProcessorSavingMixin
+from ..saving import SavingMixin
 from .configuration_acting import ActingConfig, TrunkConfig
 from .execution import OpenLoop, TemporalAggregator, check_rows
 from .history import TokenHistory
@@ -23,7 +23,7 @@ from .normalization import Normalizer
 from .observation import PolicyInputs, read_observation
 
 
-class ActingMixin(ProcessorSavingMixin):
+class ActingMixin(SavingMixin):
     """`reset` and `select_action` for a `PreTrainedModel` whose config is an [`ActingConfig`].
 
     A subclass calls `_init_acting` in its `__init__` and gives `_trunk_configs`, `_action_normalizer` and

@@ -23,6 +23,7 @@ from ...video import as_float_frames, check_pixel_range
 from ..attention import eager_attention
 from ..loading import StrictLoadingMixin
 from ..numerics import MeanOverParts, masked_mean, mean_count
+from ..saving import SavingMixin
 from .configuration_baku import BakuConfig
 
 SHARED_ENCODER = "shared"
@@ -217,7 +218,7 @@ class ActionHead(nn.Module):
         return chunk.tanh() if self.config.use_tanh else chunk
 
 
-class BakuPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
+class BakuPreTrainedModel(SavingMixin, StrictLoadingMixin, PreTrainedModel):
     """Weight initialisation as published: orthogonal matrices and kernels, standard normal action token."""
 
     config: BakuConfig

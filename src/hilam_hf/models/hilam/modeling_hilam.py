@@ -23,7 +23,7 @@ from ..latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsM
 from ..latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ..loading import StrictLoadingMixin
 from ..numerics import MeanOverParts
-from ..saving import ProcessorSavingMixin
+from ..saving import SavingMixin
 from .configuration_hilam import HiLAMConfig
 from .extraction import extract
 from .inputs import SkillInput, is_one_sequence, latents_of
@@ -81,7 +81,7 @@ class HiLAMOutput(ModelOutput):
     """What each chunking stage decided, as padded batches."""
 
 
-class HiLAMPreTrainedModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
+class HiLAMPreTrainedModel(SavingMixin, StrictLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation of HiLAM."""
 
     config: HiLAMConfig

@@ -16,6 +16,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 
 from ..loading import StrictLoadingMixin
+from ..saving import SavingMixin
 from .cache import LevelCache
 from .configuration_hnet import HNetConfig
 from .dynamic_chunking import (
@@ -293,7 +294,7 @@ class HNetLevel(_Level, nn.Module):
         return self.run_level(hidden_states, layout, cache)
 
 
-class HNetPreTrainedModel(StrictLoadingMixin, PreTrainedModel):
+class HNetPreTrainedModel(SavingMixin, StrictLoadingMixin, PreTrainedModel):
     """Loading, saving and initialisation shared by H-Net models."""
 
     config: HNetConfig

@@ -20,12 +20,12 @@ from ...video import check_pixel_range
 from ..loading import StrictLoadingMixin
 from ..numerics import MeanOverParts, constant_count
 from ..processing import SquareImageProcessorPil
-from ..saving import ProcessorSavingMixin
+from ..saving import SavingMixin
 from .batch_size import BatchSize, resolve_batch_size
 from .pair_encoding import FrameBatch, FrameRun, PairEncoder, join_pieces
 
 
-class DynamicsModel(ProcessorSavingMixin, StrictLoadingMixin, PreTrainedModel):
+class DynamicsModel(SavingMixin, StrictLoadingMixin, PreTrainedModel):
     """What both sides share: frames of one size, and the image processor that gives them.
 
     Attributes:

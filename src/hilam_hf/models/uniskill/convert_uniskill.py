@@ -22,6 +22,7 @@ from huggingface_hub.errors import StrictDataclassError
 from safetensors.torch import save_file
 from torch import Tensor
 
+from ...files import permit_by_umask
 from ...fingerprint import weights_fingerprint
 from ..published import check_weights, existing_file, listed, read_checkpoint, rename, size_line
 from .configuration_uniskill import DEPTH_MODEL, UniSkillFDMConfig, UniSkillIDMConfig
@@ -129,6 +130,7 @@ def convert_uniskill(
         fdm.save_pretrained(output_dir / "fdm")
     else:
         save_file({name: value.contiguous() for name, value in condition.items()}, output_dir / CONDITION_FILE)
+        permit_by_umask(output_dir, CONDITION_FILE)
         _LOGGER.info("latent_norm and latent_proj, the forward dynamics model's, kept in %s", CONDITION_FILE)
     return idm, fdm
 

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 
-from ...files import read_json, write_text
+from ...files import permit_by_umask, read_json, write_text
 from ..processes import gathered, main_process_does
 from .files import Groups, needs_shards, prepare_sharded, prepare_whole, sha256
 

@@ -28,7 +28,8 @@ import pyarrow.parquet as pq
 import torch
 from numpy.typing import NDArray
 
-from ....files import atomic_path, disk_errors, write_text
+from ....files import atomic_path, write_text
+from ....locks import FolderLock
 from ....recorded import RecordedDemonstration
 from ....video import write_video
 from ....video.orientation import orient_frames
@@ -57,6 +58,8 @@ from .libero import LIBERO
 class LeRobotWriter:
     """Writes demonstrations one at a time; each is on disk, whole, when `add` returns.
 
+    Until it is closed (`close`, or the end of a `with` block), no other writer writes into the folder.
+
     Its row in the table of episodes makes an episode complete. An interrupted recording is continued by opening the
     same folder, which removes what an unfinished episode left and brings the descriptions up to date.
 
@@ -68,6 +71,7 @@ class LeRobotWriter:
 
     Raises:
         ValueError: The folder holds a dataset that was not written here.
+        FolderInUseError: Another writer writes into the folder.
 
     Example:
         >>> with LeRobotWriter("libero_goal_lerobot") as writer:
@@ -87,14 +91,18 @@ class LeRobotWriter:
         self.provenance = dict(provenance or {})
         self.layout = layout
         self.crf = crf
-        with disk_errors(self.root):
-            self.root.mkdir(parents=True, exist_ok=True)
         self._info: dict[str, Any] | None = None
         self._table: pa.Table | None = None
         # The table's rows without their statistics, which are merged as episodes come.
         self._rows: list[dict[str, Any]] = []
         self._statistics: dict[str, dict[str, Any]] = {}
-        self._recover()
+        self._lock = FolderLock(self.root, "a recording")
+        self._lock.acquire()
+        try:
+            self._recover()
+        except BaseException:
+            self._lock.release()
+            raise
         self._ids = {row[f"{OURS}/id"] for row in self._rows}
 
     def __enter__(self) -> LeRobotWriter:
@@ -103,7 +111,11 @@ class LeRobotWriter:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the recording. Every episode is on disk already; this is here for symmetry with other writers."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the recording, so that another writer may go on. Every episode is on disk already."""
+        self._lock.release()
 
     def has(self, episode_id: str) -> bool:
         """Whether the episode was recorded completely, now or before."""
@@ -114,9 +126,10 @@ class LeRobotWriter:
 
         Raises:
             ValueError: It was recorded before, is of another robot, lacks a part of the proprioception, or its cameras,
-                picture sizes, rate or source differ from the dataset's.
+                picture sizes, rate or source differ from the dataset's; or the writer was closed.
             OSError: The disk is full; episodes added before are complete.
         """
+        self._lock.check_held()
         if self.has(demonstration.id):
             raise ValueError(
                 f"episode {demonstration.id!r} was already recorded in {self.root}: skip it (see has) "

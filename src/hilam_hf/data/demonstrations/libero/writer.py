@@ -30,8 +30,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from ....files import atomic_path, disk_errors
+from ....files import atomic_path
 from ....libero_conventions import PANDA
+from ....locks import FolderLock
 from ....optional import require
 from ....recorded import RecordedDemonstration, check_vectors
 from ....video.orientation import orient_frames
@@ -57,6 +58,8 @@ _REQUIRED_DETAILS = ("states", "rewards", "dones")
 class LiberoHdf5Writer:
     """Writes demonstrations one at a time; each is on disk, whole, when `add` returns.
 
+    Until it is closed (`close`, or the end of a `with` block), no other writer writes into the folder.
+
     An interrupted recording is continued by opening the same folder: a demonstration is written aside and takes its
     name when it is whole, and what an interruption left aside is dropped.
 
@@ -64,6 +67,9 @@ class LiberoHdf5Writer:
         folder: Folder of the files; created when absent.
         provenance: What decides how all episodes came out; plain JSON, kept in each file.
         compression: Of the pictures: None as in the official files, or "gzip" or "lzf".
+
+    Raises:
+        FolderInUseError: Another writer writes into the folder.
 
     Example:
         >>> with LiberoHdf5Writer("libero_goal") as writer:
@@ -80,9 +86,9 @@ class LiberoHdf5Writer:
         self.folder = Path(folder)
         self.provenance = dict(provenance or {})
         self.compression = compression
-        with disk_errors(self.folder):
-            self.folder.mkdir(parents=True, exist_ok=True)
         self._ids: dict[str, set[str]] = {}
+        self._lock = FolderLock(self.folder, "a recording")
+        self._lock.acquire()
 
     def __enter__(self) -> LiberoHdf5Writer:
         return self
@@ -90,7 +96,11 @@ class LiberoHdf5Writer:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        """Ends the recording. Every file is closed already; this is here for symmetry with other writers."""
+        self.close()
+
+    def close(self) -> None:
+        """Ends the recording, so that another writer may go on. Every file is closed already."""
+        self._lock.release()
 
     def has(self, episode_id: str) -> bool:
         """Whether the episode was recorded completely, now or before.
@@ -111,9 +121,10 @@ class LiberoHdf5Writer:
 
         Raises:
             ValueError: It was recorded before, lacks something, or the task's file is damaged or tells another source,
-                instruction or rate of its demonstrations.
+                instruction or rate of its demonstrations; or the writer was closed.
             OSError: The disk is full; demonstrations added before are complete.
         """
+        self._lock.check_held()
         _check_complete(demonstration)
         task = demonstration.task
         if self.has(demonstration.id):
