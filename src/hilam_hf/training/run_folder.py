@@ -17,7 +17,8 @@ from .processes import main_process_does, process_state
 
 RUN_FILE = "run.json"
 # What runs write, whatever they train.
-_COMMON = (RUN_FILE, "history.json", "config.json", "model.safetensors", "adapter", "validation", "checkpoint-*")
+_LITTLE = (RUN_FILE, "history.json", "validation")
+_COMMON = (*_LITTLE, "config.json", "model.safetensors", "adapter", "checkpoint-*")
 
 
 class RunFolder:
@@ -26,11 +27,13 @@ class RunFolder:
     Attributes:
         path: The folder.
         resume: Whether the run that is in it goes on.
+        has_begun: Whether the run has been recorded: until then it leaves nothing, whatever happens.
     """
 
     def __init__(self, path: Path, *, resume: bool):
         self.path = path
         self.resume = resume
+        self.has_begun = False
 
     def latest_checkpoint(self) -> Path | None:
         """The checkpoint to go on from; None where the run starts."""
@@ -47,6 +50,7 @@ class RunFolder:
             status: "running", "interrupted", "failed" or "finished".
             **facts: What else there is to tell, as JSON; facts noted before stay.
         """
+        self.has_begun = True
         if process_state().is_main_process:
             before = self.read() if holds_run(self.path) else {}
             write_text(self.path / RUN_FILE, json.dumps({**before, "status": status, **facts}, indent=2))
@@ -87,9 +91,10 @@ def open_run_folder(
         lock.acquire()
         held.append(lock)
         if overwrite:
-            _clear(path, writes)
+            _clear(path, (*_COMMON, *writes))
         elif not resume:
             _check_free(path, writes)
+            _clear(path, _LITTLE)
         for partial in path.glob("checkpoint-*.partial"):
             shutil.rmtree(partial)
 
@@ -101,12 +106,11 @@ def open_run_folder(
         raise
     try:
         yield run
-        run.record("finished")
-    except TrainingInterrupted:
-        run.record("interrupted")
-        raise
-    except Exception:
-        run.record("failed")
+        if run.has_begun:
+            run.record("finished")
+    except Exception as error:
+        if run.has_begun:
+            run.record("interrupted" if isinstance(error, TrainingInterrupted) else "failed")
         raise
     finally:
         _release(held)
@@ -136,7 +140,10 @@ def _check_options(path: Path, *, resume: bool, overwrite: bool, inputs: Sequenc
 
 
 def _check_free(path: Path, writes: Sequence[str]) -> None:
-    left = _left_by_run(path, writes)
+    left = _left_by_run(path, (*_COMMON, *writes))
+    # A run that ended before its first checkpoint left nothing that anyone could go on with.
+    if holds_run(path) and {each.name for each in left} <= set(_LITTLE):
+        return
     if left:
         raise ValueError(
             f"{path} holds {_described(path, left)}; pass resume=True to go on with it, overwrite=True to replace it, "
@@ -148,8 +155,8 @@ def _is_above(folder: Path, other: Path) -> bool:
     return other.resolve().is_relative_to(folder.resolve())
 
 
-def _left_by_run(path: Path, writes: Sequence[str]) -> list[Path]:
-    return sorted({found for name in (*_COMMON, *writes) for found in path.glob(name)})
+def _left_by_run(path: Path, names: Sequence[str]) -> list[Path]:
+    return sorted({found for name in names for found in path.glob(name)})
 
 
 def _described(path: Path, left: Sequence[Path]) -> str:
@@ -161,8 +168,8 @@ def _described(path: Path, left: Sequence[Path]) -> str:
     return f"another run ({record.get('stage', 'training')}, {record.get('status', 'unknown')}{at})"
 
 
-def _clear(path: Path, writes: Sequence[str]) -> None:
-    for found in _left_by_run(path, writes):
+def _clear(path: Path, names: Sequence[str]) -> None:
+    for found in _left_by_run(path, names):
         if found.is_dir() and not found.is_symlink():
             shutil.rmtree(found)
         else:

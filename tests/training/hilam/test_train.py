@@ -14,6 +14,7 @@ from hilam_hf.training.config import TrainingConfig
 from hilam_hf.training.hilam import new_hilam, train_hilam
 from hilam_hf.training.hilam.data import LatentSequences, SequencesToReconstruct
 from hilam_hf.training.hilam.models import parse_hilam_options
+from hilam_hf.training.rows import Rows
 
 CONFIG = TrainingConfig(max_steps=4, global_batch_size=3, warmup_steps=1, log_every=2)
 
@@ -78,17 +79,12 @@ def test_model_options_are_read_as_yaml_and_unknown_ones_refused() -> None:
             parse_hilam_options([wrong])
 
 
-def test_sequences_know_their_episodes_and_are_split_by_them(tmp_path: Path) -> None:
+def test_sequences_know_their_episodes(tmp_path: Path) -> None:
     make_code_corpus(tmp_path / "corpus")
-    corpus = load_corpus(tmp_path / "corpus")
-    sequences = LatentSequences(corpus)
-    # By their hashes "0", "1", "3" and "4" lie at 0.37, 0.42, 0.30 and 0.29, the others above 0.8.
-    training, held_out = sequences.split(0.5)
-    assert (training.episode_ids, held_out.episode_ids) == (["2", "5"], ["0", "1", "3", "4"])
-    assert torch.equal(held_out[2], sequences[3]) and [len(part) for part in (training, held_out)] == [2, 4]
-    assert [each.sample_id(1) for each in (sequences, held_out, SequencesToReconstruct(training))] == ["1", "1", "5"]
-    with pytest.raises(ValueError, match="holds out none of 6 episodes"):
-        sequences.split(0.01)
+    sequences = LatentSequences(load_corpus(tmp_path / "corpus"))
+    some = Rows(sequences, [2, 5])
+    assert [each.sample_id(1) for each in (sequences, some, SequencesToReconstruct(sequences))] == ["1", "5", "1"]
+    assert torch.equal(some[1], sequences[5]) and len(some) == 2
 
 
 def test_sequences_are_told_apart(tmp_path: Path) -> None:
@@ -102,6 +98,6 @@ def test_sequences_are_told_apart(tmp_path: Path) -> None:
     renamed.episode_ids[0] = "new"
     changed.sequences[5] = changed.sequences[5].clone()
     changed.sequences[5][-1, -1] += 1
-    others = [renamed, changed, LatentSequences(load_corpus(tmp_path / "other")), sequences.select([1, 0, 2, 3, 4, 5])]
+    others = [renamed, changed, LatentSequences(load_corpus(tmp_path / "other")), Rows(sequences, [1, 0, 2, 3, 4, 5])]
     others.append(SequencesToReconstruct(sequences))
     assert len({told, *(other.fingerprint() for other in others)}) == 6

@@ -33,7 +33,8 @@ def test_samples_of_videos_become_the_arguments_of_pretraining() -> None:
 
 def test_samples_of_robots_bring_the_skills_predicted_for_them() -> None:
     dataset = make_dataset(robot_labels, CHUNK)
-    skills = [torch.full((LENGTH, SKILL_DIM), 10.0 * episode) + torch.arange(LENGTH)[:, None] for episode in range(3)]
+    steps = torch.arange(LENGTH)[:, None]
+    skills = {str(episode): torch.full((LENGTH, SKILL_DIM), 10.0 * episode) + steps for episode in range(3)}
     collate = PolicyCollator(encode_instructions(make_policy(), dataset), skills)
     batch = collate([dataset[2 * LENGTH + 8], dataset[1]])
     assert set(batch) == {"pixels", "language", "agent_pos", "actions", "action_mask", "predicted_skills"}

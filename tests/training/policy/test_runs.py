@@ -179,6 +179,7 @@ def test_the_example_takes_a_suites_tasks_and_a_protocols_choices(
     assert told is not None and told["tasks"] == [TASK]
     assert (told["image_transform"], told["proprioception"]) == ("flip_vertical", "joints_gripper")
     arguments[arguments.index("--tasks") + 1] = "0"
+    arguments[arguments.index("--out") + 1] = str(tmp_path / "other")
     assert run_example("finetune_libero", arguments) == 1
     assert "open_the_middle_drawer_of_the_cabinet" in capsys.readouterr().err
 

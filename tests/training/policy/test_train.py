@@ -142,11 +142,11 @@ def test_training_with_cached_skills_equals_running_the_frozen_high_level(tmp_pa
     )
     policy.freeze_high_level()
     language = encode_instructions(policy, dataset)
-    skills = predict_skills(policy, dataset, PolicyCollator(language), batch_size=4)
-    assert [tuple(episode.shape) for episode in skills] == [(LENGTH, SKILL_DIM)] * 3
+    skills = predict_skills(policy, dataset, PolicyCollator(language), options(), batch_size=4)
+    assert {name: tuple(episode.shape) for name, episode in skills.items()} == dict.fromkeys("012", (LENGTH, SKILL_DIM))
     sample = dataset[11]
     inputs = PolicyCollator(language, skills)([sample])
-    assert torch.equal(inputs["predicted_skills"], skills[1][[2]])
+    assert torch.equal(inputs["predicted_skills"], skills["1"][[2]])
     cached = policy.eval()(**inputs)
     computed = policy(**PolicyCollator(language)([sample]))
     torch.testing.assert_close(cached.action_loss, computed.action_loss, rtol=1e-4, atol=1e-5)
@@ -181,10 +181,12 @@ def test_without_pretraining_both_levels_learn_from_actions(tmp_path: Path) -> N
     assert changed(before, after, "low_level.")
 
 
-def test_lora_with_a_trainable_high_level_is_refused(tmp_path: Path) -> None:
-    config = options(FinetuningConfig, method="lora", freeze_high_level=False)
+def test_lora_with_a_trainable_high_level_or_without_rank_is_refused() -> None:
     with pytest.raises(ValueError, match="LoRA adapts the low-level policy alone"):
-        finetune_policy(prepared_policy(), make_dataset(robot_labels, CHUNK), config, output_dir=tmp_path)
+        options(FinetuningConfig, method="lora", freeze_high_level=False)
+    for wrong in ({"lora_rank": 0}, {"lora_alpha": 0}):
+        with pytest.raises(ValueError, match="lora_rank and lora_alpha must be at least 1"):
+            options(FinetuningConfig, method="lora", **wrong)
 
 
 def test_an_adapter_does_not_say_where_its_policy_lay(tmp_path: Path) -> None:

@@ -128,6 +128,8 @@ class CheckpointStore:
         self._threads.shutdown(wait=True)
 
     def _name(self, pending: _Pending, files: dict[str, str]) -> None:
+        for folder in {(pending.partial / name).parent for name in files}:
+            permit_by_umask(folder)
         sizes = {
             name: {"size": (pending.partial / name).stat().st_size, "sha256": files[name]} for name in sorted(files)
         }
