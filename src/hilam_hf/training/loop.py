@@ -49,7 +49,7 @@ from .randomness import derived_seed, random_streams_kept, seed_everything
 from .run_folder import RunFolder, open_run_folder
 from .sampler import StepSampler
 from .sharding import is_sharded_model, prepared, without_synchronising
-from .snapshots import Snapshots, check_same_run
+from .snapshots import Snapshots, check_same_run, kept_accumulation
 from .stopping import StopRequest
 from .workers import loading_faults_explained, make_loader
 
@@ -201,7 +201,8 @@ class _Run:
         self.schedule = config.learning_rate_schedule()
         self.part_means = PartMeans(accelerator, self.state.model)
         self.parameters = [each for each in self.state.model.parameters() if each.requires_grad]
-        self.accumulation = config.gradient_accumulation_steps or self._fewest_parts()
+        kept = None if folder is None else kept_accumulation(folder, accelerator.num_processes)
+        self.accumulation = config.gradient_accumulation_steps or kept or self._fewest_parts()
         self.sampler = self._sampler(self.accumulation)
         self.stop = StopRequest()
 
