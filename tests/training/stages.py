@@ -1,6 +1,6 @@
 """Every stage of training, small enough to be run in many ways, with batches whose parts differ in what counts."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -46,7 +46,7 @@ def lam(folder: Path, kind: str, **changes: Any) -> Any:
     return train_lam(idm, fdm, pairs, options(**changes), output_dir=folder / "run")
 
 
-def hilam(folder: Path, reconstruct: bool = False, **changes: Any) -> Any:
+def hilam(folder: Path, reconstruct: bool = False, held_out: Sequence[int] = (), **changes: Any) -> Any:
     generator = torch.Generator().manual_seed(0)
     rows = [
         {
@@ -68,8 +68,8 @@ def hilam(folder: Path, reconstruct: bool = False, **changes: Any) -> Any:
         torch.manual_seed(1)
         torch.nn.init.normal_(fdm.out_conv.weight, std=0.05)
         partner = {"forward_dynamics": fdm, "frames": StillFrames()}
-    info = CorpusInfo.from_card(corpus)
-    return train_hilam(model, load_corpus(corpus), info, options(**changes), output_dir=folder / "run", **partner)
+    partner |= {"output_dir": folder / "run", "held_out": held_out}
+    return train_hilam(model, load_corpus(corpus), CorpusInfo.from_card(corpus), options(**changes), **partner)
 
 
 def policy_and_data(labels: Callable[[int], dict[str, torch.Tensor]], chunk_size: int) -> tuple[Any, PolicyDataset]:

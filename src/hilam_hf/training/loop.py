@@ -204,6 +204,12 @@ class _Run:
         kept = None if folder is None else kept_accumulation(folder, accelerator.num_processes)
         self.accumulation = config.gradient_accumulation_steps or kept or self._fewest_parts()
         self.sampler = self._sampler(self.accumulation)
+        if self.sampler.num_samples < config.global_batch_size and accelerator.is_main_process:
+            logger.warning(
+                "%d samples are fewer than the %d of a batch, which has some of them more than once",
+                self.sampler.num_samples,
+                config.global_batch_size,
+            )
         self.stop = StopRequest()
 
     def to_the_end(self, callbacks: Sequence[Callback], measure: Validate | None) -> TrainingResult:
@@ -247,7 +253,7 @@ class _Run:
         parts = self._parts()
         while state.step < self.config.max_steps:
             with out_of_memory_explained(self.config, state.device, self.sampler.part_size, state.step + 1):
-                self._learn(next(parts))
+                self._learn(self._next(parts, checkpointing))
             self._end_step()
             state.seconds_running = time.monotonic() - started
             wish = greatest_of_all(self._wish())
@@ -268,6 +274,15 @@ class _Run:
                 parts = [next(batches) for _ in range(self.accumulation)]
             self.state.seconds_waiting += time.monotonic() - began
             yield parts
+
+    def _next(self, parts: Iterator[list[Any]], checkpointing: Checkpointing | None) -> list[Any]:
+        try:
+            return next(parts)
+        except TrainingError:
+            # A signal to every process there is ends the workers, too. Alone, this process can still save.
+            if self.stop.signal is not None and self.accelerator.num_processes == 1:
+                self._interrupt(checkpointing)
+            raise
 
     def _learn(self, parts: Sequence[Any]) -> None:
         """One optimiser step."""
