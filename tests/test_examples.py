@@ -221,10 +221,10 @@ def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypat
     [
         (["--kind", "uniskil-light"], "unknown kind .* did you mean 'uniskill-light'"),
         (["--stride-seconds", "3"], "none of the 4 episodes has a pair of frames 30 frames apart"),
-        (["validate_every=1"], "validate_every=1, but there is nothing held out"),
+        (["validate_every=1"], "validate_every=1 needs held-out episodes"),
         (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
         (["max_step=3"], "did you mean 'max_steps'"),
-        (["--held-out", "1"], "held_out_fraction: got 1"),
+        (["--held-out", "1"], "held_out: got 1"),
         (["--stride-range", "5", "2"], r"stride range: got \(5, 2\), expected the smallest and the largest"),
         (["--stride-range", "2", "5", "--stride", "3"], r"got frames=3, frames_range=\(2, 5\)"),
         (["--seconds-range", "0", "1"], "stride: got 0.0 seconds"),
