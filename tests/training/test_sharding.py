@@ -5,13 +5,17 @@ import shutil
 from pathlib import Path
 
 import torch
+import torch.distributed.checkpoint as dcp
 from safetensors.torch import load_file
 from torch import nn
+from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader
 
 from hilam_hf.training import TrainingConfig, train
 from hilam_hf.training.checkpoints import checkpoints_in
+from tests.training import stages
 from tests.training.launching import run
 from tests.training.runs import options
+from tests.training.test_parts import assert_equal, gradient
 
 SCRIPT = """
 import json, sys
@@ -141,3 +145,41 @@ def test_a_whole_checkpoint_is_taken_by_processes_that_share_the_parameters(tmp_
         make_net(), Vectors(), config(max_steps=16, **constant), output_dir=tmp_path / "x", held_out=Vectors(5)
     )
     assert_close(grown, dict(alone.model.state_dict()))
+
+
+HILAM = """
+import json, sys
+from pathlib import Path
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.fsdp import fully_shard
+from hilam_hf.models.hilam import HiLAMModel
+from hilam_hf.training.processes import process_state
+from tests.training import stages
+
+def sharded(config):
+    model = HiLAMModel(config)
+    mesh = init_device_mesh("cpu", (process_state().num_processes,))
+    for part in model.hnet.modules():
+        if type(part).__name__ in ("HNetBlock", "RoutingModule"):
+            fully_shard(part, mesh=mesh)
+    return fully_shard(model, mesh=mesh)
+
+process_state()
+stages.HiLAMModel = sharded
+for accumulation in (1, 2):
+    folder = Path(sys.argv[1]) / str(accumulation)
+    stages.hilam(folder, reconstruct=True, gradient_accumulation_steps=accumulation)
+"""
+
+
+def test_a_sharded_hilam_has_the_gradient_of_a_whole_one_and_is_saved_whole(tmp_path: Path) -> None:
+    stages.hilam(tmp_path / "alone", reconstruct=True)
+    expected = load_file(tmp_path / "alone" / "run" / "hilam" / "model.safetensors")
+    run(HILAM, tmp_path, folder=tmp_path)
+    for accumulation in ("1", "2"):
+        saved = load_file(tmp_path / accumulation / "run" / "hilam" / "model.safetensors")
+        assert saved.keys() == expected.keys()
+        moments = tmp_path / accumulation / "run" / "checkpoint-1" / "optimizer"
+        kept = {name: torch.zeros_like(value) for name, value in gradient(tmp_path / "alone").items()}
+        dcp.load(kept, storage_reader=HuggingFaceStorageReader(str(moments)), no_dist=True)
+        assert_equal(kept, gradient(tmp_path / "alone"))

@@ -8,6 +8,7 @@ from typing import Any
 
 from accelerate import Accelerator
 from torch import nn
+from torch.distributed.fsdp import FSDPModule, register_fsdp_forward_method
 from torch.distributed.tensor import DTensor
 
 
@@ -32,9 +33,19 @@ def without_synchronising(accelerator: Accelerator, model: nn.Module, last: bool
 
 
 @contextmanager
-def _unsynchronised(model: Any) -> Iterator[None]:
-    model.set_requires_gradient_sync(False)
+def _unsynchronised(model: nn.Module) -> Iterator[None]:
+    sharded = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    for part in sharded:
+        part.set_requires_gradient_sync(False, recurse=False)
     try:
         yield
     finally:
-        model.set_requires_gradient_sync(True)
+        for part in sharded:
+            part.set_requires_gradient_sync(True, recurse=False)
+
+
+def gather_for(model: nn.Module, method: str) -> None:
+    """Has the parts of a model put their parameters together for a method besides `forward`, where they are sharded."""
+    for part in model.modules():
+        if isinstance(part, FSDPModule) and hasattr(part, method):
+            register_fsdp_forward_method(part, method)
