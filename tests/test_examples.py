@@ -187,7 +187,7 @@ def test_train_lam_trains_validates_and_resumes(
 
 
 def test_train_lam_draws_strides_and_resumes(videos: Path, tmp_path: Path) -> None:
-    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31"]
+    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31", "validate_every=2"]
     for folder in ("whole", "parts"):
         assert run_example("train_lam", lam_arguments(videos, tmp_path / folder, *spacing)) == 0
     shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
@@ -282,10 +282,10 @@ def test_pretrain_policy_trains_on_skills_and_videos(
     [
         (["--kind", "uniskil-light"], "unknown kind .* did you mean 'uniskill-light'"),
         (["--stride-seconds", "3"], "none of the 4 episodes has a pair of frames 30 frames apart"),
-        (["validate_every=1"], "validate_every=1, but there is nothing held out"),
+        (["validate_every=1"], "validate_every=1 needs held-out episodes; give --held-out 0.1"),
         (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
         (["max_step=3"], "did you mean 'max_steps'"),
-        (["--held-out", "1"], "held_out_fraction: got 1"),
+        (["--held-out", "1"], r"held_out: got 1.0, expected a fraction in \[0, 1\)"),
         (["--stride-range", "5", "2"], r"stride range: got \(5, 2\), expected the smallest and the largest"),
         (["--stride-range", "2", "5", "--stride", "3"], r"got frames=3, frames_range=\(2, 5\)"),
         (["--seconds-range", "0", "1"], "stride: got 0.0 seconds"),
