@@ -163,7 +163,10 @@ def train(
         stack.enter_context(random_streams_kept(accelerator.device))
         identity = run_identity(description, model, dataset, held_out, start=start)
         measure = _measures(held_out, collate_fn, validate, config)
-        run = _Run(accelerator, model, dataset, config, identity, folder, collate_fn, rate_multiplier)
+        stop = StopRequest()
+        # From here on, so that a signal during the set-up ends the run after its first step and not without a word.
+        stack.enter_context(stop.listening())
+        run = _Run(accelerator, model, dataset, config, identity, folder, collate_fn, rate_multiplier, stop)
         return run.to_the_end([ProgressBar(description), *callbacks], measure)
 
 
@@ -180,8 +183,9 @@ class _Run:
         folder: RunFolder | None,
         collate_fn: Collate | None,
         rate_multiplier: RateMultiplier | None,
+        stop: StopRequest,
     ):
-        self.accelerator, self.config, self.folder = accelerator, config, folder
+        self.accelerator, self.config, self.folder, self.stop = accelerator, config, folder, stop
         self.dataset, self.collate_fn, self.identity = dataset, collate_fn, identity
         if config.gradient_checkpointing:
             checkpoint_activations(model)
@@ -210,7 +214,6 @@ class _Run:
                 self.sampler.num_samples,
                 config.global_batch_size,
             )
-        self.stop = StopRequest()
 
     def to_the_end(self, callbacks: Sequence[Callback], measure: Validate | None) -> TrainingResult:
         config, state = self.config, self.state
@@ -232,8 +235,7 @@ class _Run:
                 # All of them, also where one fails.
                 ends.callback(callback.on_train_end, state)
             self._each("on_train_begin")
-            with self.stop.listening():
-                self._all_steps(checkpointing)
+            self._all_steps(checkpointing)
             self._check_soundness()
         weights, step = _final_weights(config, state, average, validation)
         return TrainingResult(

@@ -29,7 +29,7 @@ class WeightAveraging(Callback):
     def __init__(self, decay: float):
         self.decay = decay
         self._trained: dict[str, nn.Parameter] = {}
-        self._parameters: list[Tensor] = []
+        self._parameters: list[Any] = []
         self._average: Any = None
 
     def on_setup(self, state: TrainingState) -> None:
@@ -80,7 +80,8 @@ def _own(parameter: nn.Parameter) -> Tensor:
     """A parameter, or this process' shard of it, in the same memory: averaging takes no others."""
     if not isinstance(parameter, DTensor):
         return parameter
-    return parameter.detach().to_local().requires_grad_()
+    own: Any = parameter.detach()
+    return own.to_local().requires_grad_()
 
 
 def _shared_as(parameter: nn.Parameter, shard: Tensor) -> Tensor:
