@@ -56,6 +56,7 @@ from .workers import loading_faults_explained, make_loader
 logger = logging.getLogger(__name__)
 Collate = Callable[[list[Any]], dict[str, Any]]
 _GO_ON, _LAST_STEP, _INTERRUPTED = range(3)
+_VALIDATION_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -454,7 +455,8 @@ def _measures(
     """All that is measured at a validation, as one."""
     measures: list[Validate] = [] if validate is None else [validate]
     if held_out is not None and config.validate_every:
-        size, count = config.global_batch_size, config.validation_samples
+        # Whatever the processes, and small enough for one of many.
+        size, count = min(config.global_batch_size, _VALIDATION_BATCH), config.validation_samples
         measures.append(HeldOutLoss(held_out, collate_fn, batch_size=size, num_samples=count, seed=config.seed))
     if not measures:
         return None
