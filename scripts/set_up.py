@@ -20,7 +20,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 # What decides the contents of .venv: a change to one of these makes the next call install again.
 INPUTS = ("pyproject.toml", "constraints.txt", "scripts/set_up.py")
-EXTRAS = "metaworld,libero-runtime,peft,segmentation,web,dev"
+EXTRAS = "metaworld,libero-runtime,peft,segmentation,trackers,web,dev"
 # Its own requirements bring torchvision and a CUDA build of torch for training scripts that are never imported here.
 WITHOUT_DEPENDENCIES = "hf-libero"
 # The simulator metaworld pins has no wheels outside these.

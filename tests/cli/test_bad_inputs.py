@@ -76,7 +76,38 @@ class Case:
     spoil: Spoil | None = None
 
 
+# Each model and data set that a command takes by its Hub id or folder: where it stands, and what it is.
+NAMED = [
+    (EXTRACT, "{lam}", "model"),
+    (REPORT, "{lam}", "model"),
+    (LAM + " --corpus {latents}", "{latents}", "dataset"),
+    (HILAM, "{latents}", "dataset"),
+    (HILAM + " --idm {lam}", "{lam}", "model"),
+    (HILAM + " --fdm {lam} --videos {videos}", "{lam}", "model"),
+    (SKILLS, "{latents}", "dataset"),
+    (SKILLS, "{hilam}", "model"),
+    (VIEW, "{skills}", "dataset"),
+    (POLICY, "{skills}", "dataset"),
+    (FINETUNE, "{policy}", "model"),
+    (FINETUNE, "{recordings}", "dataset"),
+    (EVAL, "{policy}", "model"),
+]
+
 OPTIONS = [
+    # What is nowhere to be had.
+    *(
+        Case(
+            command.replace(place, "org/absent"),
+            f"error: org/absent: there is no such folder, and no such {kind} can be had from the Hub "
+            r"\(.*\); check the name, or .* run `hf download org/absent",
+        )
+        for command, place, kind in NAMED
+    ),
+    *(
+        Case(command.replace(place, name), f"error: {name}: there is no such folder, and .*; check the path")
+        for command, place, _ in NAMED
+        for name in ("absent", "./runs/absent/best")
+    ),
     # Paths that are not there, or not what they should be.
     Case(EXTRACT.replace("{videos}", "{missing}"), "missing: there is no such folder"),
     Case(EXTRACT.replace("{videos}", "{empty}"), "no videos here"),

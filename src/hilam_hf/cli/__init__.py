@@ -8,6 +8,7 @@ import typer
 
 from . import latents, simulation, training
 from .errors import errors_in_one_line
+from .launches import leave_speaking_to_the_main_process
 
 app = typer.Typer(
     help="Hierarchical latent actions: from action-free video to latent actions, skills and robot policies.",
@@ -48,6 +49,7 @@ def _run(application: typer.Typer) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     try:
         with errors_in_one_line():
+            leave_speaking_to_the_main_process()
             application()
     except SystemExit as end:
         # typer makes an exit without a word of Ctrl-C.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
+
+from ..hints import absent, is_hub_id
 
 
 def dataset_folder(path_or_id: str | Path, *, revision: str | None = None, only: Sequence[str] | None = None) -> Path:
@@ -29,8 +30,8 @@ def dataset_folder(path_or_id: str | Path, *, revision: str | None = None, only:
     if folder.exists():
         return folder
     name = str(path_or_id)
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", name):
-        raise FileNotFoundError(f"{name}: there is no such folder, and it is not a Hub id (owner/name)")
+    if not is_hub_id(name):
+        raise FileNotFoundError(absent(name, "dataset"))
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
@@ -38,7 +39,4 @@ def dataset_folder(path_or_id: str | Path, *, revision: str | None = None, only:
     try:
         return Path(snapshot_download(name, repo_type="dataset", revision=revision, allow_patterns=patterns))
     except (HfHubHTTPError, HFValidationError, OSError) as error:
-        raise FileNotFoundError(
-            f"{name}: there is no such folder, and no such dataset can be had from the Hub"
-            f"{'' if revision is None else f' at {revision!r}'} ({str(error).splitlines()[0]})"
-        ) from error
+        raise FileNotFoundError(absent(name, "dataset", error, revision)) from error

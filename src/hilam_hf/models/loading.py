@@ -13,7 +13,7 @@ from transformers import PreTrainedConfig
 
 from ..files import path_inside
 from ..publishing import public_name
-from .model_files import naming_damaged_files
+from .model_files import naming_absent_model, naming_damaged_files
 
 # Options of `from_pretrained` that say where a checkpoint comes from, and so are needed to read its configuration, too.
 _SOURCE_OPTIONS = ("cache_dir", "force_download", "local_files_only", "revision", "subfolder", "token")
@@ -84,7 +84,8 @@ class StrictLoadingMixin:
         source = {name: kwargs[name] for name in _SOURCE_OPTIONS if name in kwargs}
         # Shapes that differ are reported below, with what is missing and left over.
         options = {"ignore_mismatched_sizes": True, "use_safetensors": True, **kwargs, "trust_remote_code": False}
-        with naming_damaged_files(pretrained_model_name_or_path, source):
+        name = pretrained_model_name_or_path
+        with naming_absent_model(name, source), naming_damaged_files(name, source):
             if pretrained_model_name_or_path is not None and "config" not in kwargs:
                 cls._check_kind(pretrained_model_name_or_path, source)
             check_weight_index(pretrained_model_name_or_path, kwargs.get("subfolder"))

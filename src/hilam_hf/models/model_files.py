@@ -1,4 +1,4 @@
-"""Damaged files of a checkpoint, told in one line that names the file and the remedy."""
+"""Checkpoints that are absent or have damaged files, told in one line that names them and the remedy."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import HFValidationError
 from safetensors import SafetensorError, safe_open
+
+from ..hints import absent
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 _PICKLED = (".bin", ".pt", ".pth", ".ckpt", ".pkl")
@@ -34,6 +37,33 @@ def naming_damaged_files(name_or_path: Any, source: dict[str, Any]) -> Iterator[
         if problem is None:
             raise
         raise OSError(problem) from error
+
+
+class AbsentModelError(FileNotFoundError):
+    """There is no such checkpoint."""
+
+
+@contextmanager
+def naming_absent_model(name_or_path: Any, source: dict[str, Any]) -> Iterator[None]:
+    """Where loading fails because there is no such checkpoint, says which one was asked for, and what to do.
+
+    Args:
+        name_or_path: Folder or Hub id.
+        source: `revision`, `cache_dir` and `subfolder` as given to `from_pretrained`.
+
+    Raises:
+        AbsentModelError: With the name and the remedy.
+    """
+    try:
+        yield
+    except AbsentModelError:
+        # Said by a part of what loads it.
+        raise
+    except (OSError, HFValidationError) as error:
+        is_there = name_or_path is None or Path(name_or_path).exists()
+        if is_there or _folder_of(name_or_path, source) is not None:
+            raise
+        raise AbsentModelError(absent(name_or_path, "model", error, source.get("revision"))) from error
 
 
 def damage_in(folder: Path) -> str | None:

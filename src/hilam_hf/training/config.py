@@ -63,7 +63,8 @@ class TrainingConfig:
         final_weights: Which weights the trained model has: those of the "last" step, their "average" (with
             `ema_decay`), or the "best" ones, with the lowest `validation/loss`. None: the average if there is one,
             otherwise the last.
-        tracker: Experiment tracker ("tensorboard", "trackio", "wandb"), or None.
+        tracker: Experiment tracker that gets the options, what the run is of and all that is logged: "tensorboard"
+            (in the run's folder `logs`), "trackio" or "wandb". None: no tracker.
         push_to: Hub repository that every checkpoint is uploaded to, see `PushCheckpoints`; None for none.
     """
 

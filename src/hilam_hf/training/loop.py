@@ -46,7 +46,7 @@ from .optimization import RateMultiplier, checkpoint_activations, make_optimizer
 from .parts import PartMeans
 from .processes import failing_together, greatest_of_all, warn_of_missing_processes
 from .randomness import derived_seed, random_streams_kept, seed_everything
-from .run_folder import RunFolder, open_run_folder
+from .run_folder import LOGS, RunFolder, open_run_folder
 from .sampler import StepSampler
 from .sharding import is_sharded_model, prepared, without_synchronising
 from .snapshots import Snapshots, check_same_run, kept_accumulation
@@ -143,8 +143,10 @@ def train(
         torch.OutOfMemoryError: With the options to change.
         OSError: A file cannot be written; checkpoints so far are whole.
     """
-    if output_dir is None and (config.save_every or config.push_to or resume):
-        raise ValueError("saving checkpoints (save_every), pushing and resuming need an output_dir")
+    if output_dir is None and (config.save_every or config.push_to or resume or config.tracker == "tensorboard"):
+        raise ValueError(
+            "saving checkpoints (save_every), pushing, resuming and tracker=tensorboard need an output_dir"
+        )
     if config.validate_every and held_out is None and validate is None:
         raise ValueError(
             f"validate_every={config.validate_every}, but there is nothing held out to validate on; hold some episodes "
@@ -158,7 +160,8 @@ def train(
         accelerator = Accelerator(
             mixed_precision=config.mixed_precision,
             log_with=config.tracker,
-            project_dir=None if folder is None else folder.path,
+            # A folder of its own: trackers make one named after the project in it, and HiLAM's model has that name.
+            project_dir=None if folder is None else folder.path / LOGS,
         )
         warn_of_missing_processes()
         stack.enter_context(random_streams_kept(accelerator.device))

@@ -17,7 +17,8 @@ from .processes import failing_together, main_process_does, process_state
 
 RUN_FILE = "run.json"
 # What runs write, whatever they train.
-_LITTLE = (RUN_FILE, "history.json", "validation")
+LOGS = "logs"
+_LITTLE = (RUN_FILE, "history.json", "validation", LOGS)
 _COMMON = (*_LITTLE, "config.json", "model.safetensors", "adapter", "checkpoint-*")
 
 

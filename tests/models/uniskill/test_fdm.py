@@ -24,7 +24,7 @@ from hilam_hf.models.latent_actions import RegressionFDMConfig
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel
 from hilam_hf.models.latent_actions.modeling_regression_fdm import RegressionFDM
 from hilam_hf.models.uniskill import DiffusionDraws, UniSkillFDM, UniSkillFDMConfig, UniSkillPipeline
-from hilam_hf.models.uniskill.modeling_uniskill_fdm import combine_guidance, kept_conditioning
+from hilam_hf.models.uniskill.modeling_uniskill_fdm import combine_guidance, kept_conditioning, load_part
 from tests.models.mixins import ModelTesterMixin
 
 SIZE, LATENT = 16, 6
@@ -371,6 +371,12 @@ def test_other_checkpoints_are_refused(tmp_path: Path) -> None:
     RegressionFDM(RegressionFDMConfig(image_size=SIZE, hidden_size=8)).save_pretrained(tmp_path / "regression")
     with pytest.raises(ValueError, match="of kind 'regression_fdm'"):
         UniSkillFDM.from_pretrained(tmp_path / "regression")
+
+
+def test_a_part_of_the_hub_that_cannot_be_had_warns_of_nothing(recwarn: pytest.WarningsRecorder) -> None:
+    with pytest.raises(OSError, match="org/absent"):
+        load_part(UNet2DConditionModel, "org/absent", "unet")
+    assert [str(each.message) for each in recwarn] == []
 
 
 def make_pipeline(model: UniSkillFDM, **options: Any) -> UniSkillPipeline:

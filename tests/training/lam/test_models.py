@@ -101,13 +101,15 @@ def test_a_value_of_another_type_is_refused() -> None:
     ],
 )
 def test_what_cannot_be_had_offline_is_named_in_one_line(
-    kind: str, options: dict[str, Any], name: str, option: str
+    kind: str, options: dict[str, Any], name: str, option: str, recwarn: pytest.WarningsRecorder
 ) -> None:
     with pytest.raises(OSError, match=name) as error:
         new_latent_action_model(kind, options=options)
     message = str(error.value)
     assert "\n" not in message and f"hf download {name} --local-dir" in message
     assert "then give that folder as" in message and message.endswith(option)
+    # Such as diffusers' of an argument of its own.
+    assert [str(each.message) for each in recwarn] == []
 
 
 def test_options_are_read_as_yaml() -> None:

@@ -168,6 +168,20 @@ def test_lora_trains_few_parameters_and_saves_adapter_and_merged_policy(tmp_path
     assert result.history["action_loss"][-1][1] < result.history["action_loss"][0][1]
 
 
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_lora_warns_of_nothing(
+    gradient_checkpointing: bool,
+    tmp_path: Path,
+    recwarn: pytest.WarningsRecorder,
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    config = options(FinetuningConfig, method="lora", lora_rank=2, gradient_checkpointing=gradient_checkpointing)
+    finetune_policy(prepared_policy(), make_dataset(robot_labels, CHUNK), config, output_dir=tmp_path)
+    assert [str(each.message) for each in recwarn] == []
+    # What the libraries log, which is not in the recorder.
+    assert "warn" not in capfd.readouterr().err.lower()
+
+
 def test_without_pretraining_both_levels_learn_from_actions(tmp_path: Path) -> None:
     policy = make_policy(detach_skill=False)
     policy.set_statistics(skills=(torch.zeros(SKILL_DIM), torch.ones(SKILL_DIM)))

@@ -1,6 +1,5 @@
 """Auto classes of the latent action models: any of them from its checkpoint, whatever its kind."""
 
-import re
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any
@@ -10,9 +9,10 @@ from transformers import CONFIG_MAPPING, AutoConfig, AutoImageProcessor, AutoMod
 from transformers.models.auto.auto_factory import _BaseAutoModelClass, _LazyAutoMapping
 
 from ...fingerprint import weights_fingerprint
+from ...hints import absent, is_hub_id
 from ...plugins import LATENT_ACTION_KINDS
 from ..loading import without_code
-from ..model_files import naming_damaged_files
+from ..model_files import AbsentModelError, naming_absent_model, naming_damaged_files
 from .dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from .kinds import LatentActionKind, get_latent_action_kind
 from .partners import check_same_idm, idm_fingerprint
@@ -25,7 +25,7 @@ class _AutoDynamicsModel(_BaseAutoModelClass):
     def from_pretrained(cls, pretrained_model_name_or_path: Any, *model_args: Any, **kwargs: Any) -> Any:
         register_kinds_of_other_packages()
         name = pretrained_model_name_or_path
-        with naming_damaged_files(name, kwargs), without_code(name):
+        with naming_absent_model(name, kwargs), naming_damaged_files(name, kwargs), without_code(name):
             return super().from_pretrained(name, *model_args, **{**kwargs, "trust_remote_code": False})
 
     @classmethod
@@ -162,7 +162,8 @@ def load_latent_action_model(
 def _local_folder(name_or_path: str | Path, revision: str | None) -> Path:
     if Path(name_or_path).is_dir():
         return Path(name_or_path)
-    if not re.fullmatch(r"\w[\w.-]*/[\w.-]+", str(name_or_path)):
-        raise FileNotFoundError(f"{name_or_path}: there is no such folder, and it is not a Hub id (owner/name)")
+    if not is_hub_id(name_or_path):
+        raise AbsentModelError(absent(name_or_path, "model"))
     allowed = ["*.json", "*.safetensors"]
-    return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=allowed))
+    with naming_absent_model(name_or_path, {"revision": revision}):
+        return Path(snapshot_download(str(name_or_path), revision=revision, allow_patterns=allowed))

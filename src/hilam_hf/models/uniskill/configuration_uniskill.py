@@ -1,5 +1,8 @@
 """Configurations of UniSkill's inverse dynamics model (IDM) and of the forward dynamics model (FDM) beside it."""
 
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from copy import deepcopy
 from dataclasses import field
 from typing import Any, Literal
@@ -286,7 +289,8 @@ class UniSkillFDMConfig(PreTrainedConfig):
         for name, part in parts.items():
             if f"{name}_config" in changes:
                 continue
-            loaded = part.load_config(name_or_path, subfolder=name, revision=revision)
+            with without_symlink_warning():
+                loaded = part.load_config(name_or_path, subfolder=name, revision=revision)
             # The class's name stays: another scheduler's configuration is read by it.
             values = {key: loaded[key] for key in loaded if key not in ("_diffusers_version", "_name_or_path")}
             changes[f"{name}_config"] = values
@@ -349,3 +353,11 @@ class UniSkillFDMConfig(PreTrainedConfig):
         for name in ("latent_dim", "num_inference_steps"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name}: got {getattr(self, name)}, expected 1 or more. Raise it.")
+
+
+@contextmanager
+def without_symlink_warning() -> Iterator[None]:
+    """Within it diffusers may download: it gives huggingface_hub an argument that is deprecated, whoever calls it."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The `local_dir_use_symlinks` argument is deprecated")
+        yield

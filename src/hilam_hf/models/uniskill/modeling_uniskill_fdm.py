@@ -21,7 +21,7 @@ from ...video import check_pixel_range
 from ..latent_actions.dynamics import ForwardDynamicsModel, check_finite_latents, check_frames
 from ..loading import check_weight_index
 from ..model_files import naming_damaged_files
-from .configuration_uniskill import UniSkillFDMConfig
+from .configuration_uniskill import UniSkillFDMConfig, without_symlink_warning
 
 Scheduler = Any
 """One of diffusers' schedulers, which have no base class that declares `step` and the like."""
@@ -402,7 +402,8 @@ def load_part(part_class: Any, name_or_path: str, name: str, revision: str | Non
         ValueError: If weights are missing or left over.
     """
     check_weight_index(name_or_path, name)
-    with naming_damaged_files(name_or_path, {"subfolder": name, "revision": revision}):
+    source = {"subfolder": name, "revision": revision}
+    with naming_damaged_files(name_or_path, source), without_symlink_warning():
         part, info = part_class.from_pretrained(
             name_or_path, subfolder=name, revision=revision, use_safetensors=True, output_loading_info=True
         )

@@ -24,7 +24,9 @@ class Tracking(Callback):
         self._told = {**_flat(options), **_flat(identity)}
 
     def on_train_begin(self, state: TrainingState) -> None:
-        self._accelerator.init_trackers("hilam", config=self._told)
+        # A run that goes on computes steps again that were logged after its checkpoint: these replace them.
+        options = {"tensorboard": {"purge_step": state.step + 1}} if state.step else {}
+        self._accelerator.init_trackers("hilam", config=self._told, init_kwargs=options)
 
     def on_log(self, state: TrainingState) -> None:
         self._accelerator.log(state.metrics, step=state.step)

@@ -13,6 +13,7 @@ from ...models.latent_actions.auto import AutoForwardDynamicsModel, load_latent_
 from ..config import TrainingConfig
 from ..held_out import check_held_out
 from ..loop import TrainingResult
+from ..processes import process_state
 from ..run_folder import open_run_folder
 from .models import new_hilam
 from .train import WRITES, train_hilam
@@ -65,7 +66,8 @@ def train_hilam_on_corpus(
             forward_dynamics = AutoForwardDynamicsModel.from_pretrained(fdm)
             paths = [path_inside(videos, row["video"], where=f"{corpus}: episode {row['id']!r}") for row in rows]
             sources = [VideoSource(str(path), row["num_frames"]) for path, row in zip(paths, rows, strict=True)]
-            frames = FrameStore(sources, forward_dynamics.config.image_size)
+            shown = process_state().is_main_process
+            frames = FrameStore(sources, forward_dynamics.config.image_size, progress=shown)
         return train_hilam(
             model,
             rows,

@@ -1,6 +1,7 @@
 """Training of the hierarchical policy (paper section 3.3): pretraining on skills, fine-tuning on demonstrations."""
 
 import dataclasses
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -172,7 +173,9 @@ def _finetuning_collator(
 def _with_lora(policy: HierarchicalPolicy, config: FinetuningConfig) -> Any:
     peft = require("peft", extra="peft")
     targets = policy.low_level_lora_targets()
-    with seeded(config.seed):
+    with seeded(config.seed), warnings.catch_warnings():
+        # PEFT asks transformers whether activations are checkpointed by the name that this had before.
+        warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         return peft.get_peft_model(policy, peft.LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, **targets))
 
 
