@@ -17,7 +17,7 @@ from .processes import failing_together, main_process_does, process_state
 
 RUN_FILE = "run.json"
 # What runs write, whatever they train.
-LOGS = "logs"
+LOGS = "tracking"
 _LITTLE = (RUN_FILE, "history.json", "validation", LOGS)
 _COMMON = (*_LITTLE, "config.json", "model.safetensors", "adapter", "checkpoint-*")
 
