@@ -64,7 +64,7 @@ class TrainingConfig:
             `ema_decay`), or the "best" ones, with the lowest `validation/loss`. None: the average if there is one,
             otherwise the last.
         tracker: Experiment tracker that gets the options, what the run is of and all that is logged: "tensorboard"
-            (in the run's folder `logs`), "trackio" or "wandb". None: no tracker.
+            (in the run's folder `tracking`), "trackio" or "wandb". None: no tracker.
         push_to: Hub repository that every checkpoint is uploaded to, see `PushCheckpoints`; None for none.
     """
 
