@@ -154,15 +154,18 @@ def train_policy_command(
 ) -> None:
     """Pretrain a hierarchical policy on videos labelled with skills and latent actions.
 
+    Training options that are not given are those published with BAKU.
+
     [bold]Example:[/bold] hilam train policy latent-skills --videos videos --out pretrained max_steps=2000
     """
     from ..training import TrainingConfig, load_config
     from ..training.policy.runs import pretrain_on_corpus
+    from ..training.policy.train import BAKU_TRAINING
 
     pretrain_on_corpus(
         corpus,
         videos,
-        load_config(TrainingConfig, config, overrides or ()),
+        load_config(TrainingConfig, config, overrides or (), defaults=BAKU_TRAINING),
         output_dir=out,
         stage=stage,
         camera=camera,
@@ -223,6 +226,8 @@ def finetune_command(
 ) -> None:
     """Fine-tune the low-level policy on labelled demonstrations, whole or with LoRA (method=lora).
 
+    Training options that are not given are those published with BAKU.
+
     [bold]Example:[/bold] hilam train finetune --policy pretrained/policy --demonstrations recordings --out finetuned
 
     [bold]Example:[/bold] hilam train finetune --policy org/policy --demonstrations recordings --suite goal --tasks 0-3
@@ -230,13 +235,13 @@ def finetune_command(
     """
     from ..training import load_config
     from ..training.policy.runs import finetune_on_demonstrations, parse_renames
-    from ..training.policy.train import FinetuningConfig
+    from ..training.policy.train import BAKU_TRAINING, FinetuningConfig
 
     named = any(name is not None for name in (simulator, suite, protocol))
     finetune_on_demonstrations(
         policy,
         demonstrations,
-        load_config(FinetuningConfig, config, overrides or ()),
+        load_config(FinetuningConfig, config, overrides or (), defaults=BAKU_TRAINING),
         output_dir=out,
         protocol=choose_protocol(simulator, suite, protocol) if named else None,
         suite=suite,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..envs.registry import get_simulator
 from ..evaluation.provenance import PACKAGES, machine, package_versions
-from ..files import path_inside
+from ..files import path_inside, read_json
 from ..hub import Measurement, write_model_card
 from ..publishing import public_name
 from ..viz import plot_success_bars
@@ -231,8 +231,13 @@ def _write_cards(config: DemoConfig, paths: DemoPaths, record: dict[str, Any]) -
                 description=f"Trained by `hilam demo` on {source} ({record['skills']['num_episodes']} episodes).",
                 usage=f'from hilam_hf import {kind}\n\nmodel = {kind}.from_pretrained("{artifact["path"]}")',
                 measurements=measured.get(artifact["path"], []),
-                provenance=record["provenance"],
+                provenance=record["provenance"] | _weights(paths.folder / artifact["path"]),
             )
+
+
+def _weights(folder: Path) -> dict[str, Any]:
+    """Which weights a trained model has: those of the last step, their average, or the best ones."""
+    return {"weights": read_json(folder / "config.json").get("trained_weights")}
 
 
 def _figures(paths: DemoPaths, record: dict[str, Any]) -> dict[str, Any]:

@@ -13,9 +13,10 @@ from transformers import AutoImageProcessor
 from hilam_hf.data.samples.policy import PolicyDataset, PolicyEpisode
 from hilam_hf.fingerprint import data_fingerprint
 from hilam_hf.models.hierarchical.modeling_hierarchical import HierarchicalPolicy
-from hilam_hf.training import TrainingConfig
+from hilam_hf.training import TrainingConfig, load_config
 from hilam_hf.training.policy.collator import PolicyCollator, encode_instructions
 from hilam_hf.training.policy.train import (
+    BAKU_TRAINING,
     FinetuningConfig,
     finetune_policy,
     predict_skills,
@@ -274,3 +275,9 @@ def test_labels_that_are_no_numbers_are_named_before_training(tmp_path: Path, la
         else:
             pretrain_policy(make_policy(), data, options(), output_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_the_commands_start_from_what_is_published_with_baku() -> None:
+    config = load_config(FinetuningConfig, overrides=["learning_rate=3e-4"], defaults=BAKU_TRAINING)
+    assert (config.learning_rate, config.weight_decay, config.max_grad_norm) == (3e-4, 1e-4, None)
+    assert [config.learning_rate_schedule()(step) for step in (0, 999)] == [1, 1]

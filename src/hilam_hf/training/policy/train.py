@@ -25,6 +25,16 @@ from ..saving import save_model
 from .collator import PolicyCollator, encode_instructions
 
 WRITES = ("policy",)
+BAKU_TRAINING: dict[str, Any] = {
+    "global_batch_size": 64,
+    "learning_rate": 1e-4,
+    "max_grad_norm": None,
+    "schedule": "constant_with_warmup",
+    "warmup_steps": 0,
+    "weight_decay": 1e-4,
+}
+"""Training options as published with BAKU, whose trunk both levels are (its config.yaml and agent/baku.py): what the
+commands start from. Its NLL has gradient norms near 20, so that clipping at 1 would be at work in every step."""
 
 
 @dataclass(kw_only=True)
