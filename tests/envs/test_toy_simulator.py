@@ -53,7 +53,7 @@ def test_a_policy_learns_and_acts_in_it(tmp_path):
     recording = tmp_path / "recording"
     assert record(recording, "toy", ["left", "right"], 2, image_size=32, progress=False).recorded == 4
     pretrained = _pretrained(tmp_path / "pretrained")
-    options = FinetuningConfig(max_steps=2, batch_size=2)
+    options = FinetuningConfig(max_steps=2, global_batch_size=2)
     finetune_on_demonstrations(str(pretrained), recording, options, output_dir=tmp_path / "tuned", chunk_size=3)
     policy = HierarchicalPolicy.from_pretrained(tmp_path / "tuned" / "policy").eval()
     spec = policy.acting_spec

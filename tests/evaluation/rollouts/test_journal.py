@@ -128,7 +128,8 @@ def test_an_interrupted_evaluation_ends_as_if_it_had_not_been(tmp_path, fake_hos
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     evaluate(RandomPolicy(seed=1), out_dir=whole, num_envs=2, **options)
     fake_host(faults={"door-open/1": {"kind": "die", "step": 1, "times": 1}})
-    for calls, num_envs in ((20, 1), (25, 2)):
+    # Two simulators may answer together, in half as many calls as one after the other.
+    for calls, num_envs in ((20, 1), (12, 2)):
         with pytest.raises(KeyboardInterrupt):
             evaluate(Interrupted(calls), out_dir=parts, num_envs=num_envs, **options)
     before = len((parts / JOURNAL_FILE).read_text().splitlines())

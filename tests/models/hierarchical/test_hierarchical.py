@@ -266,7 +266,8 @@ def test_preparing_without_new_modalities_changes_the_head_only():
 def test_head_is_fresh_even_for_actions_as_long_as_latents():
     policy = pretraining_policy()
     old = {name: tensor.clone() for name, tensor in policy.low_level.action_head.state_dict().items()}
-    policy.prepare_for_finetuning(action_dim=LATENT_DIM, chunk_size=1)
+    # Another seed than that of the policy's own, untrained head.
+    policy.prepare_for_finetuning(action_dim=LATENT_DIM, chunk_size=1, seed=1)
     new = policy.low_level.action_head.state_dict()
     assert all(not torch.equal(new[name], old[name]) for name in old if name.endswith("weight"))
 
