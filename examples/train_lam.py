@@ -5,7 +5,7 @@
 This is `hilam train lam`, whose `--help` lists the options, on as many devices as accelerate is told of. Training
 options come as KEY=VALUE, or from a YAML file with `--config`; see `hilam_hf.training.TrainingConfig`. With
 `--held-out 0.1 validate_every=500` the next-frame error on held-out videos is logged and drawn into OUT/validation. A
-run that was interrupted goes on with `--resume`, if it saved checkpoints (`save_every=1000`).
+run that was interrupted goes on with `--resume`.
 """
 
 from hilam_hf.cli import run

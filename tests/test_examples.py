@@ -16,8 +16,10 @@ import pytest
 import torch
 from diffusers import AutoencoderKL
 
-from hilam_hf.data import LiberoHdf5Writer, VideoRecordingWriter, scan_videos
+from hilam_hf.data import CorpusInfo, LiberoHdf5Writer, VideoRecordingWriter, scan_videos, write_skill_corpus
 from hilam_hf.locks import FolderInUseError, FolderLock
+from hilam_hf.models.hierarchical import HierarchicalPolicy
+from hilam_hf.models.hilam import HiLAMModel
 from hilam_hf.models.latent_actions.auto import AutoForwardDynamicsModel, AutoInverseDynamicsModel
 from hilam_hf.models.uniskill import UniSkillFDM
 from hilam_hf.training.lam import runs as lam_runs
@@ -26,6 +28,7 @@ from hilam_hf.video.video_file import write_video
 from tests.cli.test_cli import run
 from tests.helpers import ROOT
 from tests.robot_recordings import demonstration, small_demonstration
+from tests.training.hilam.test_train import make_code_corpus
 
 SIZE = 32
 
@@ -184,7 +187,7 @@ def test_train_lam_trains_validates_and_resumes(
 
 
 def test_train_lam_draws_strides_and_resumes(videos: Path, tmp_path: Path) -> None:
-    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31"]
+    spacing = ["--stride-range", "2", "5", "--skip-front", "0.25", "--held-out", "0.31", "validate_every=2"]
     for folder in ("whole", "parts"):
         assert run_example("train_lam", lam_arguments(videos, tmp_path / folder, *spacing)) == 0
     shutil.rmtree(tmp_path / "parts" / "checkpoint-4")
@@ -216,15 +219,73 @@ def test_train_lam_starts_from_the_options_of_the_kind(tmp_path: Path, monkeypat
     assert (config.learning_rate, config.weight_decay, config.max_grad_norm) == (1e-4, 0.2, 0.7)
 
 
+def test_pretrain_hilam_trains_validates_and_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make_code_corpus(tmp_path / "corpus")
+    out = tmp_path / "run"
+    arguments = [str(tmp_path / "corpus"), "max_steps=4", "global_batch_size=2", "warmup_steps=1", "log_every=1"]
+    arguments += ["--out", str(out), "--held-out", "0.3", "save_every=2", "validate_every=2", "seed=5"]
+    assert run_example("pretrain_hilam", arguments) == 0
+    assert f"model in {out / 'hilam'}" in capsys.readouterr().out
+    model = HiLAMModel.from_pretrained(out / "hilam")
+    assert (model.config.latent_type, model.config.num_codes, model.config.codebook_size) == ("discrete", 4, 8)
+    history = json.loads((out / "history.json").read_text())
+    assert [step for step, _ in history["loss"]] == [1, 2, 3, 4]
+    assert [step for step, _ in history["validation/loss"]] == [2, 4]
+
+    shutil.rmtree(out / "checkpoint-4")
+    shutil.rmtree(out / "hilam")
+    assert run_example("pretrain_hilam", [*arguments, "--resume"]) == 0
+    torch.testing.assert_close(
+        HiLAMModel.from_pretrained(out / "hilam").state_dict(), model.state_dict(), rtol=0, atol=0
+    )
+    assert json.loads((out / "history.json").read_text()) == history
+    # Without --resume the run that is there stays as it is, unless it shall go.
+    assert run_example("pretrain_hilam", arguments) == 1
+    assert "pass --resume to go on with it, --overwrite to replace it" in capsys.readouterr().err
+    assert run_example("pretrain_hilam", [*arguments, "--overwrite", "max_steps=2"]) == 0
+    assert [step for step, _ in json.loads((out / "history.json").read_text())["loss"]] == [1, 2]
+
+
+def test_pretrain_policy_trains_on_skills_and_videos(
+    videos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    rows = [
+        {
+            "id": str(number),
+            "fps": 10,
+            "num_frames": 20,
+            "video": f"{number}.mp4",
+            "latent_actions": generator.normal(size=(18, 3)).astype(np.float32),
+            "stage1_boundaries": np.arange(18) % 6 == 0,
+            "stage1_skills": generator.normal(size=(3, 5)).astype(np.float32),
+            "language": "slide right",
+        }
+        for number in range(4)
+    ]
+    info = CorpusInfo(model="lam", latent_dim=3, stride=2, kind="latent-skills", skill_dims={1: 5})
+    write_skill_corpus(tmp_path / "corpus", rows, info=info)
+    out = tmp_path / "run"
+    arguments = [str(tmp_path / "corpus"), "--videos", str(videos), "--stage", "1", "--image-size", str(SIZE)]
+    arguments += ["--out", str(out), "--held-out", "0.31", "max_steps=2", "global_batch_size=2", "validate_every=1"]
+    assert run_example("pretrain_policy", [*arguments, "log_every=1"]) == 0
+    assert f"policy in {out / 'policy'}" in capsys.readouterr().out
+    config = HierarchicalPolicy.from_pretrained(out / "policy").config
+    assert (config.skill_dim, config.latent_dim, config.stage) == (5, 3, 1)
+    assert config.high_config.image_size == SIZE
+    history = json.loads((out / "history.json").read_text())
+    assert [step for step, _ in history["loss"]] == [step for step, _ in history["validation/loss"]] == [1, 2]
+
+
 @pytest.mark.parametrize(
     ("more", "message"),
     [
         (["--kind", "uniskil-light"], "unknown kind .* did you mean 'uniskill-light'"),
         (["--stride-seconds", "3"], "none of the 4 episodes has a pair of frames 30 frames apart"),
-        (["validate_every=1"], "validate_every=1, but there is nothing held out"),
+        (["validate_every=1"], "validate_every=1 needs held-out episodes; give --held-out 0.1"),
         (["ema_decay=1.5"], "ema_decay must be above 0 and below 1"),
         (["max_step=3"], "did you mean 'max_steps'"),
-        (["--held-out", "1"], "held_out_fraction: got 1"),
+        (["--held-out", "1"], r"held_out: got 1.0, expected a fraction in \[0, 1\)"),
         (["--stride-range", "5", "2"], r"stride range: got \(5, 2\), expected the smallest and the largest"),
         (["--stride-range", "2", "5", "--stride", "3"], r"got frames=3, frames_range=\(2, 5\)"),
         (["--seconds-range", "0", "1"], "stride: got 0.0 seconds"),
@@ -259,7 +320,15 @@ def test_an_image_editor_made_from_videos_is_one_that_uniskill_starts_from(video
     assert fdm.config.image_size == SIZE
 
 
-@pytest.mark.parametrize(("example", "command"), [("train_lam", "lam"), ("finetune_libero", "finetune")])
+@pytest.mark.parametrize(
+    ("example", "command"),
+    [
+        ("train_lam", "lam"),
+        ("pretrain_hilam", "hilam"),
+        ("pretrain_policy", "policy"),
+        ("finetune_libero", "finetune"),
+    ],
+)
 def test_an_example_has_the_options_of_its_command(
     example: str, command: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -64,5 +64,8 @@ def _add_tensor(digest: Any, name: str, tensor: Any) -> None:
     """Adds name, type, shape and values."""
     import torch
 
+    if hasattr(tensor, "full_tensor"):
+        # Sharded over processes, all of which come here.
+        tensor = tensor.full_tensor()
     digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
     digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().tobytes())

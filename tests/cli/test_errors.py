@@ -1,6 +1,10 @@
 """The one place where errors become lines: bad input in its own words, bugs by their name."""
 
 import json
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow as pa
 import pytest
@@ -11,6 +15,8 @@ from safetensors import SafetensorError
 from hilam_hf.cli.errors import describe, errors_in_one_line
 from hilam_hf.cli.options import choose_device
 from hilam_hf.envs.workers import WorkerDied
+from hilam_hf.training.errors import NonFiniteError, TrainingError, TrainingInterrupted
+from tests.helpers import ROOT
 
 
 def _deep_json() -> Exception:
@@ -31,6 +37,8 @@ def _deep_json() -> Exception:
         (yaml.YAMLError("no such tag"), "no such tag"),
         (WorkerDied("recorder 0 died"), "recorder 0 died"),
         (torch.OutOfMemoryError("tried to allocate 9 GiB"), "tried to allocate 9 GiB"),
+        (TrainingError("process 1 of this launch failed: disk full"), "process 1 of this launch failed: disk full"),
+        (NonFiniteError("step 3: the loss is nan"), "step 3: the loss is nan"),
         (MemoryError(), "memory ran out; choose smaller sizes"),
         (_deep_json(), "what was read is nested too deeply; give a file that is not"),
         (ValueError(), "ValueError"),
@@ -64,6 +72,41 @@ def test_any_other_error_is_called_a_bug(
     assert end.value.code == 1
     assert line.startswith(f"error: hilam-hf has a bug ({type(error).__name__}: ")
     assert line.endswith("the traceback that HILAM_DEBUG=1 shows")
+
+
+@pytest.mark.parametrize("debug", ["", "1"])
+def test_an_interrupted_run_asks_to_be_resumed(
+    debug: str, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HILAM_DEBUG", debug)
+    with pytest.raises(SystemExit) as end, errors_in_one_line():
+        raise TrainingInterrupted(
+            "SIGTERM ended the run after step 3 of 9: go on with resume=True", Path("checkpoint-3")
+        )
+    assert end.value.code == os.EX_TEMPFAIL == 75
+    shown = capsys.readouterr()
+    assert shown.err == "interrupted: SIGTERM ended the run after step 3 of 9: go on with --resume\n"
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [(TrainingError("disk full"), 1), (KeyError("id"), 1), (TrainingInterrupted("SIGTERM", None), 75)],
+)
+def test_what_another_process_of_the_launch_says_is_not_said_twice(
+    error: Exception, code: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    error.told_by_another = True  # type: ignore[attr-defined]
+    with pytest.raises(SystemExit) as end, errors_in_one_line():
+        raise error
+    assert (end.value.code, capsys.readouterr().err) == (code, "")
+
+
+def test_errors_are_known_without_pytorch() -> None:
+    loaded = "import sys, hilam_hf.cli; print('torch' in sys.modules)"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT / "src")}
+    ended = subprocess.run([sys.executable, "-c", loaded], env=environment, capture_output=True, text=True, check=True)
+    assert ended.stdout == "False\n"
 
 
 def test_debugging_lets_every_error_through(monkeypatch: pytest.MonkeyPatch) -> None:

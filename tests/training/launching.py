@@ -29,6 +29,6 @@ def start(script: str, *arguments: str | Path, processes: int = 2, folder: Path)
 def run(script: str, *arguments: str | Path, processes: int = 2, folder: Path) -> str:
     """Runs it to its end; returns what it printed."""
     started = start(script, *arguments, processes=processes, folder=folder)
-    printed, _ = started.communicate(timeout=300)
+    printed, _ = started.communicate(timeout=100)
     assert started.returncode == 0, printed
     return printed

@@ -1,6 +1,5 @@
 """Signals end a run after the step in hand, with a checkpoint from which it goes on to the same bytes."""
 
-import multiprocessing
 import os
 import re
 import signal
@@ -63,22 +62,37 @@ def test_an_impatient_second_ctrl_c_ends_at_once(tmp_path: Path) -> None:
     assert not checkpoints_in(tmp_path)
 
 
-def test_a_signal_to_the_workers_does_not_end_them(tmp_path: Path) -> None:
-    """As SLURM sends it to all processes of a job."""
+GROUP = """
+import os, signal, sys
+from hilam_hf.training import Callback, TrainingInterrupted, train
+from tests.training.runs import Points, make_line, options
 
-    class All(Callback):
-        def on_step_end(self, state: TrainingState) -> None:
-            if state.step == 3:
-                children = multiprocessing.active_children()
-                assert len(children) == 2
-                for child in children:
-                    assert child.pid is not None
+class All(Callback):
+    def on_step_end(self, state):
+        if state.step == 7:
+            os.killpg(0, signal.SIGINT if sys.argv[2] == "group" else 0)
+            if sys.argv[2] == "each":
+                import multiprocessing
+                for child in multiprocessing.active_children():
                     os.kill(child.pid, signal.SIGTERM)
-            if state.step == 7:
                 os.kill(os.getpid(), signal.SIGTERM)
 
-    with pytest.raises(TrainingInterrupted, match="after step 7"):
-        train(make_line(), Points(), options(num_workers=2), output_dir=tmp_path, callbacks=[All()])
+os.setpgrp()
+try:
+    train(make_line(), Points(), options(num_workers=2), output_dir=sys.argv[1], callbacks=[All()])
+except TrainingInterrupted as interruption:
+    print("told:", interruption)
+"""
+
+
+@pytest.mark.parametrize("whom", ["group", "each"])
+def test_a_signal_to_all_processes_leaves_time_for_the_checkpoint(tmp_path: Path, whom: str) -> None:
+    printed = run(GROUP, tmp_path / "run", whom, processes=1, folder=tmp_path)
+    assert re.search(r"told: SIG(INT|TERM) ended the run after step 7 of 12; \S*checkpoint-7 is saved", printed), (
+        printed
+    )
+    resumed = train(make_line(), Points(), options(num_workers=2), output_dir=tmp_path / "run", resume=True).model
+    assert all(map(torch.equal, weights(resumed), weights(train(make_line(), Points(), options()).model)))
 
 
 SCRIPT = """

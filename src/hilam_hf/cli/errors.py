@@ -1,4 +1,8 @@
-"""How a command that fails ends: one line on standard error and a non-zero code; HILAM_DEBUG=1 shows the traceback."""
+"""How a command that does not finish ends: one line on standard error and an exit code that scripts can go by.
+
+1 is a failure, of which HILAM_DEBUG=1 shows the traceback, and 75 a training run that a signal ended and that can be
+resumed.
+"""
 
 import os
 import re
@@ -12,10 +16,11 @@ from ..envs.workers import WorkerError
 
 _BAD_INPUT = (ValueError, OSError, ImportError, StrictDataclassError, WorkerError, RecursionError, MemoryError)
 # By name, since a command imports only the libraries that it needs.
-_BAD_INPUT_OF_LIBRARIES = frozenset(
+_BAD_INPUT_BY_NAME = frozenset(
     {
         "_pickle.UnpicklingError",
         "datasets.exceptions.DatasetsError",
+        "hilam_hf.training.errors.TrainingError",
         "httpx.HTTPError",
         "pyarrow.lib.ArrowException",
         "safetensors._safetensors_rust.SafetensorError",
@@ -24,6 +29,9 @@ _BAD_INPUT_OF_LIBRARIES = frozenset(
         "yaml.error.YAMLError",
     }
 )
+_INTERRUPTIONS = frozenset({"hilam_hf.training.errors.TrainingInterrupted"})
+# EX_TEMPFAIL of sysexits.h: try again later. No library here ends with it, and shells and SLURM leave it to programs.
+RESUMABLE = 75
 # What these say is in the error that they come from.
 _WRAPPERS = frozenset({"datasets.exceptions.DatasetGenerationError"})
 _SAYS_LITTLE: dict[type[Exception], str] = {
@@ -35,18 +43,20 @@ _FLAG = re.compile(r"\b(resume|overwrite)=True\b")
 
 @contextmanager
 def errors_in_one_line() -> Iterator[None]:
-    """Ends the process with code 1 and one line where the block fails.
+    """Ends the process with one line, and code 1 where the block fails or `RESUMABLE` where a run was interrupted.
 
     What bad input causes is said as it is, in the words of the command line. Anything else is a fault of this library
-    and is called one.
+    and is called one. What another process of a launch says is not said twice.
     """
     try:
         yield
     except Exception as error:
-        if os.environ.get("HILAM_DEBUG"):
+        was_interrupted = bool(_names(error) & _INTERRUPTIONS)
+        if os.environ.get("HILAM_DEBUG") and not was_interrupted:
             raise
-        print(f"error: {describe(error)}", file=sys.stderr)
-        sys.exit(1)
+        if not getattr(error, "told_by_another", False):
+            print(f"{'interrupted' if was_interrupted else 'error'}: {describe(error)}", file=sys.stderr)
+        sys.exit(RESUMABLE if was_interrupted else 1)
 
 
 def describe(error: Exception) -> str:
@@ -64,7 +74,7 @@ def describe(error: Exception) -> str:
     """
     if error.__cause__ is not None and _names(error) & _WRAPPERS:
         return describe(error.__cause__)  # type: ignore[arg-type]
-    if isinstance(error, _BAD_INPUT) or _names(error) & _BAD_INPUT_OF_LIBRARIES:
+    if isinstance(error, _BAD_INPUT) or _names(error) & (_BAD_INPUT_BY_NAME | _INTERRUPTIONS):
         return _FLAG.sub(r"--\1", _message(error))
     return (
         f"hilam-hf has a bug ({type(error).__name__}: {_message(error)}); please open an issue of hilam-hf with the "

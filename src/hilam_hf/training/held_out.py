@@ -83,7 +83,7 @@ class HeldOutLoss:
 
 
 def check_held_out(config: TrainingConfig, fraction: float, *, may_have_split: bool = False) -> None:
-    """Checks, before any data are read, that what is held out is validated on and the other way round.
+    """Checks, before any data are read, that there will be something to validate on where that is asked for.
 
     Args:
         config: Training options.
@@ -91,14 +91,12 @@ def check_held_out(config: TrainingConfig, fraction: float, *, may_have_split: b
         may_have_split: Whether the data may come with a validation split.
 
     Raises:
-        ValueError: Only one of the two is asked for, or the fraction is out of range.
+        ValueError: There will be nothing, or the fraction is out of range.
     """
     if not 0 <= fraction < 1:
         raise ValueError(f"held_out: got {fraction}, expected a fraction in [0, 1)")
     if config.validate_every and not fraction and not may_have_split:
         raise ValueError(f"validate_every={config.validate_every} needs held-out episodes; give --held-out 0.1, say")
-    if fraction and not config.validate_every:
-        raise ValueError(f"--held-out {fraction} holds episodes out to validate on; set validate_every=100, say")
 
 
 def evenly_spread(count: int, limit: int) -> list[int]:

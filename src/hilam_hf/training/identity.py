@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from torch import nn
+from torch.distributed.fsdp import FSDPModule
 from torch.utils.data import Dataset
 from transformers import PreTrainedConfig
 
@@ -39,7 +40,7 @@ def run_identity(
         "data": _data(dataset),
         "held-out data": None if held_out is None else _data(held_out),
         "model": {
-            "class": type(model).__name__,
+            "class": _class_name(model),
             "weights": start or weights_fingerprint(model),
             **_configurations(model),
         },
@@ -75,6 +76,11 @@ def _data(dataset: Dataset[Any]) -> dict[str, Any]:
     if hasattr(dataset, "fingerprint"):
         described["fingerprint"] = dataset.fingerprint()
     return described
+
+
+def _class_name(model: nn.Module) -> str:
+    """The model's own class: sharding gives it a subclass."""
+    return next(each.__name__ for each in type(model).__mro__ if not issubclass(each, FSDPModule))
 
 
 def _configurations(model: nn.Module) -> dict[str, Any]:

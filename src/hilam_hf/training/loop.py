@@ -49,13 +49,14 @@ from .randomness import derived_seed, random_streams_kept, seed_everything
 from .run_folder import LOGS, RunFolder, open_run_folder
 from .sampler import StepSampler
 from .sharding import is_sharded_model, prepared, without_synchronising
-from .snapshots import Snapshots, check_same_run
+from .snapshots import Snapshots, check_same_run, kept_accumulation
 from .stopping import StopRequest
 from .workers import loading_faults_explained, make_loader
 
 logger = logging.getLogger(__name__)
 Collate = Callable[[list[Any]], dict[str, Any]]
 _GO_ON, _LAST_STEP, _INTERRUPTED = range(3)
+_VALIDATION_BATCH = 16
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +167,10 @@ def train(
         stack.enter_context(random_streams_kept(accelerator.device))
         identity = run_identity(description, model, dataset, held_out, start=start)
         measure = _measures(held_out, collate_fn, validate, config)
-        run = _Run(accelerator, model, dataset, config, identity, folder, collate_fn, rate_multiplier)
+        stop = StopRequest()
+        # From here on, so that a signal during the set-up ends the run after its first step and not without a word.
+        stack.enter_context(stop.listening())
+        run = _Run(accelerator, model, dataset, config, identity, folder, collate_fn, rate_multiplier, stop)
         return run.to_the_end([ProgressBar(description), *callbacks], measure)
 
 
@@ -183,8 +187,9 @@ class _Run:
         folder: RunFolder | None,
         collate_fn: Collate | None,
         rate_multiplier: RateMultiplier | None,
+        stop: StopRequest,
     ):
-        self.accelerator, self.config, self.folder = accelerator, config, folder
+        self.accelerator, self.config, self.folder, self.stop = accelerator, config, folder, stop
         self.dataset, self.collate_fn, self.identity = dataset, collate_fn, identity
         if config.gradient_checkpointing:
             checkpoint_activations(model)
@@ -204,9 +209,15 @@ class _Run:
         self.schedule = config.learning_rate_schedule()
         self.part_means = PartMeans(accelerator, self.state.model)
         self.parameters = [each for each in self.state.model.parameters() if each.requires_grad]
-        self.accumulation = config.gradient_accumulation_steps or self._fewest_parts()
+        kept = None if folder is None else kept_accumulation(folder, accelerator.num_processes)
+        self.accumulation = config.gradient_accumulation_steps or kept or self._fewest_parts()
         self.sampler = self._sampler(self.accumulation)
-        self.stop = StopRequest()
+        if self.sampler.num_samples < config.global_batch_size and accelerator.is_main_process:
+            logger.warning(
+                "%d samples are fewer than the %d of a batch, which has some of them more than once",
+                self.sampler.num_samples,
+                config.global_batch_size,
+            )
 
     def to_the_end(self, callbacks: Sequence[Callback], measure: Validate | None) -> TrainingResult:
         config, state = self.config, self.state
@@ -228,8 +239,7 @@ class _Run:
                 # All of them, also where one fails.
                 ends.callback(callback.on_train_end, state)
             self._each("on_train_begin")
-            with self.stop.listening():
-                self._all_steps(checkpointing)
+            self._all_steps(checkpointing)
             self._check_soundness()
         weights, step = _final_weights(config, state, average, validation)
         return TrainingResult(
@@ -249,7 +259,7 @@ class _Run:
         parts = self._parts()
         while state.step < self.config.max_steps:
             with out_of_memory_explained(self.config, state.device, self.sampler.part_size, state.step + 1):
-                self._learn(next(parts))
+                self._learn(self._next(parts, checkpointing))
             self._end_step()
             state.seconds_running = time.monotonic() - started
             wish = greatest_of_all(self._wish())
@@ -270,6 +280,15 @@ class _Run:
                 parts = [next(batches) for _ in range(self.accumulation)]
             self.state.seconds_waiting += time.monotonic() - began
             yield parts
+
+    def _next(self, parts: Iterator[list[Any]], checkpointing: Checkpointing | None) -> list[Any]:
+        try:
+            return next(parts)
+        except TrainingError:
+            # A signal to every process there is ends the workers, too. Alone, this process can still save.
+            if self.stop.signal is not None and self.accelerator.num_processes == 1:
+                self._interrupt(checkpointing)
+            raise
 
     def _learn(self, parts: Sequence[Any]) -> None:
         """One optimiser step."""
@@ -439,7 +458,8 @@ def _measures(
     """All that is measured at a validation, as one."""
     measures: list[Validate] = [] if validate is None else [validate]
     if held_out is not None and config.validate_every:
-        size, count = config.global_batch_size, config.validation_samples
+        # Whatever the processes, and small enough for one of many.
+        size, count = min(config.global_batch_size, _VALIDATION_BATCH), config.validation_samples
         measures.append(HeldOutLoss(held_out, collate_fn, batch_size=size, num_samples=count, seed=config.seed))
     if not measures:
         return None

@@ -14,6 +14,8 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from .sharding import gather_for
+
 
 class PartMeans:
     """Means of counts over the parts of a batch, over all processes.
@@ -27,6 +29,7 @@ class PartMeans:
         self._accelerator = accelerator
         self._model: Any = model
         self._applies = hasattr(model, "count_parts")
+        gather_for(model, "count_parts")
 
     def of_step(self, parts: Sequence[Mapping[str, Any]], seed: Callable[[int], None]) -> list[dict[str, Any]]:
         """Further arguments of the model for each part of a step that this process computes.

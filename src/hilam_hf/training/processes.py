@@ -118,8 +118,9 @@ def failing_together() -> Iterator[None]:
         return
     try:
         yield
-    except TrainingInterrupted:
+    except TrainingInterrupted as interruption:
         # All of them are.
+        interruption.told_by_another = not process_state().is_main_process  # type: ignore[attr-defined]
         raise
     except Exception as error:
         if getattr(error, "told_by_another", False):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +13,11 @@ from ..files import read_json, write_text
 from ..locks import FolderLock
 from .checkpoints import checkpoints_in, latest_checkpoint
 from .errors import TrainingInterrupted
-from .processes import main_process_does, process_state
+from .processes import failing_together, main_process_does, process_state
 
 RUN_FILE = "run.json"
 # What runs write, whatever they train.
-LOGS = "logs"
+LOGS = "tracking"
 _LITTLE = (RUN_FILE, "history.json", "validation", LOGS)
 _COMMON = (*_LITTLE, "config.json", "model.safetensors", "adapter", "checkpoint-*")
 
@@ -84,13 +84,10 @@ def open_run_folder(
         yield folder
         return
     path = Path(folder)
-    held: list[FolderLock] = []
 
-    def prepare() -> None:
+    def prepare(held: ExitStack) -> None:
         _check_options(path, resume=resume, overwrite=overwrite, inputs=inputs)
-        lock = FolderLock(path, "a training run")
-        lock.acquire()
-        held.append(lock)
+        held.enter_context(FolderLock(path, "a training run"))
         if overwrite:
             _clear(path, (*_COMMON, *writes))
         elif not resume:
@@ -100,31 +97,21 @@ def open_run_folder(
             shutil.rmtree(partial)
 
     run = RunFolder(path, resume=resume)
-    try:
-        main_process_does(prepare)
-    except BaseException:
-        _release(held)
-        raise
-    try:
-        yield run
+    with failing_together(), ExitStack() as held:
+        main_process_does(lambda: prepare(held))
+        try:
+            yield run
+        except Exception as error:
+            if run.has_begun:
+                run.record("interrupted" if isinstance(error, TrainingInterrupted) else "failed")
+            raise
         if run.has_begun:
             run.record("finished")
-    except Exception as error:
-        if run.has_begun:
-            run.record("interrupted" if isinstance(error, TrainingInterrupted) else "failed")
-        raise
-    finally:
-        _release(held)
 
 
 def holds_run(folder: str | Path) -> bool:
     """Whether a folder holds a run that can be resumed."""
     return (Path(folder) / RUN_FILE).is_file()
-
-
-def _release(held: Sequence[FolderLock]) -> None:
-    for lock in held:
-        lock.release()
 
 
 def _check_options(path: Path, *, resume: bool, overwrite: bool, inputs: Sequence[str | Path | None]) -> None:

@@ -13,13 +13,16 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor, nn
 
+from ..files import read_json
 from .callbacks import Callback, TrainingState
 from .checkpoints import naming_damage, read_state
 from .checkpoints.files import group_names, read_group
+from .checkpoints.store import STATE_FILE
 from .checkpoints.tensors import model_tensors, optimizer_tensors
 from .config import TrainingConfig
 from .identity import difference
 from .metrics import MetricWindow
+from .run_folder import RunFolder
 
 logger = logging.getLogger(__name__)
 MODEL, OPTIMIZER = "model", "optimizer"
@@ -146,6 +149,16 @@ class Snapshots:
             same = sum(name.partition("-")[0] == callback.name for name in named)
             named[f"{callback.name}-{same + 1}" if same else callback.name] = callback
         return named
+
+
+def kept_accumulation(folder: RunFolder, num_processes: int) -> int | None:
+    """Parts a process that the run in a folder has, where it goes on with as many processes; otherwise None."""
+    checkpoint = folder.latest_checkpoint()
+    if checkpoint is None:
+        return None
+    with naming_damage(checkpoint):
+        kept = read_json(checkpoint / STATE_FILE)
+        return kept["accumulation"] if kept["processes"] == num_processes else None
 
 
 def check_same_run(kept: Mapping[str, Any], present: Mapping[str, Any], *, where: str) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import signal
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,7 +13,6 @@ from torch.utils.data import DataLoader, Dataset
 from .config import TrainingConfig
 from .errors import TrainingError
 from .sampler import StepSampler
-from .stopping import SIGNALS
 
 
 def make_loader(
@@ -30,7 +29,7 @@ def make_loader(
         collate_fn=collate_fn,
         num_workers=config.num_workers,
         pin_memory=device.type == "cuda",
-        worker_init_fn=_ignore_stop_signals,
+        worker_init_fn=_leave_the_group,
         # Without a generator of its own the loader draws from the global one.
         generator=torch.Generator().manual_seed(config.seed),
     )
@@ -54,7 +53,6 @@ def loading_faults_explained(config: TrainingConfig) -> Iterator[None]:
         raise
 
 
-def _ignore_stop_signals(_: int) -> None:
-    """A signal to all processes of a run must not end the workers before the step in hand is done."""
-    for number in SIGNALS:
-        signal.signal(number, signal.SIG_IGN)
+def _leave_the_group(_: int) -> None:
+    """Keeps signals to all processes of a run, such as Ctrl-C, from its workers: the step in hand still needs them."""
+    os.setpgrp()

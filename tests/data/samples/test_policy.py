@@ -70,7 +70,7 @@ def test_samples_of_a_skill_corpus(corpus, episodes, cache_bytes: int) -> None:
     assert [s["latent_action"].tolist() for s in samples[:2]] == [[0.0, 0.5], [1.0, 1.5]]
     assert [s["language"] for s in samples] == ["close it"] * 3 + [""] * 6
     assert dataset.instructions == ["", "close it"]
-    assert set(samples[0]) == {"pixels", "language", "episode", "index", "latent_action", "skill"}
+    assert set(samples[0]) == {"pixels", "language", "id", "episode", "index", "latent_action", "skill"}
     assert samples[0]["skill"].shape == (4,) and samples[0]["skill"].dtype == torch.float32
 
 
@@ -167,7 +167,7 @@ def test_samples_of_demonstrations(demonstrations: Path) -> None:
     ]
     assert samples[2]["agent_pos"].tolist() == [2, 2, 2] and samples[2]["actions"].shape == (3, 2)
     assert [s["language"] for s in samples] == ["do 0"] * 4 + ["do 1"] * 3
-    assert set(samples[0]) == {"pixels", "language", "episode", "index", "agent_pos", "actions", "action_mask"}
+    assert set(samples[0]) == {"pixels", "language", "id", "episode", "index", "agent_pos", "actions", "action_mask"}
 
 
 def test_chunk_longer_than_the_episode(demonstrations: Path) -> None:

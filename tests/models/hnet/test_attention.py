@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from torch.distributed.utils import _apply_to_tensors
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
 
 from hilam_hf.models.hnet import HNetConfig, SequenceLayout
@@ -134,3 +135,11 @@ def test_rotation_by_hand() -> None:
     context = attention_context(SequenceLayout.from_lengths([1, 3]), make_config("sdpa", -1), 0)
     frequencies = 10000.0 ** -(torch.arange(4) / 4)
     torch.testing.assert_close(context.cos[:, 0], (torch.tensor([0.0, 0, 1, 2])[:, None] * frequencies).cos())
+
+
+def test_a_layout_is_copied_as_fsdp_copies_what_layers_are_given() -> None:
+    layout = SequenceLayout.from_lengths([3, 0, 2])
+    assert layout.positions.tolist() == [0, 1, 2, 0, 1]
+    copied = _apply_to_tensors(torch.clone, layout)
+    assert copied.cu_seqlens is not layout.cu_seqlens
+    assert copied.positions.tolist() == [0, 1, 2, 0, 1] and copied.sequence_ids.tolist() == [0, 0, 0, 2, 2]

@@ -55,7 +55,7 @@ def hyperparameters(folder: Path) -> dict[str, Any]:
 def test_tensorboard_gets_every_metric_with_its_steps(tmp_path: Path) -> None:
     config = options(tracker="tensorboard", validate_every=6)
     result = train(make_line(), Points(), config, held_out=Points(5), output_dir=tmp_path)
-    found = scalars(tmp_path / "logs" / "hilam")
+    found = scalars(tmp_path / "tracking" / "hilam")
     assert {name: [step for step, _ in entries] for name, entries in found.items()} == STEPS
     for name, entries in result.history.items():
         assert [value for _, value in found[name]] == pytest.approx([value for _, value in entries], rel=1e-6)
@@ -65,7 +65,7 @@ def test_tensorboard_gets_the_options_and_what_the_run_is_of(tmp_path: Path) -> 
     model, config = make_line(), options(tracker="tensorboard", validate_every=6)
     start = weights_fingerprint(model)
     train(model, NamedPoints(), config, held_out=Points(5), output_dir=tmp_path, description="a line")
-    told = hyperparameters(tmp_path / "logs" / "hilam")
+    told = hyperparameters(tmp_path / "tracking" / "hilam")
     assert (told["learning_rate"], told["max_steps"], told["schedule"]) == (0.05, 12, "cosine")
     assert (told["stage"], told["data.samples"], told["data.fingerprint"]) == ("a line", 23, "feedc0de")
     assert (told["held-out data.samples"], told["model.class"], told["model.weights"]) == (5, "Line", start)
@@ -76,7 +76,7 @@ def test_steps_that_a_resumed_run_computes_again_are_shown_once(tmp_path: Path) 
     with pytest.raises(KeyboardInterrupt):
         train(make_line(), Points(), config, output_dir=tmp_path, callbacks=[StopAfter(9)])
     result = train(make_line(), Points(), config, output_dir=tmp_path, resume=True)
-    losses = scalars(tmp_path / "logs" / "hilam")["loss"]
+    losses = scalars(tmp_path / "tracking" / "hilam")["loss"]
     assert [step for step, _ in losses] == list(range(1, 13))
     assert [value for _, value in losses] == pytest.approx([value for _, value in result.history["loss"]], rel=1e-6)
 
@@ -85,7 +85,7 @@ def test_a_new_run_starts_new_logs(tmp_path: Path) -> None:
     config = options(tracker="tensorboard")
     for _ in range(2):
         train(make_line(), Points(), config, output_dir=tmp_path)
-    assert [step for step, _ in scalars(tmp_path / "logs" / "hilam")["loss"]] == [3, 6, 9, 12]
+    assert [step for step, _ in scalars(tmp_path / "tracking" / "hilam")["loss"]] == [3, 6, 9, 12]
 
 
 @pytest.mark.slow

@@ -213,3 +213,64 @@ def test_an_adapter_does_not_say_where_its_policy_lay(tmp_path: Path) -> None:
     assert json.loads((adapter / "adapter_config.json").read_text())["base_model_name_or_path"] == "base"
     written = [path for path in (tmp_path / "out").rglob("*") if path.suffix in (".json", ".md", ".jsonl")]
     assert len(written) > 3 and not [path for path in written if "ada/" in path.read_text()]
+
+
+@pytest.mark.parametrize("changes", [{}, {"method": "lora", "lora_rank": 2}, {"freeze_high_level": False}])
+def test_fine_tuning_twice_ends_in_the_same_bytes_whatever_ran_before(tmp_path: Path, changes: dict[str, Any]) -> None:
+    base = make_policy()
+    base.set_statistics(
+        skills=(torch.zeros(SKILL_DIM), torch.ones(SKILL_DIM)),
+        latent_actions=(torch.zeros(LATENT_DIM), torch.ones(LATENT_DIM)),
+    )
+    base.save_pretrained(tmp_path / "base")
+    files = []
+    for number in range(2):
+        torch.manual_seed(number)  # whatever was drawn before must not matter
+        policy = HierarchicalPolicy.from_pretrained(tmp_path / "base")
+        policy.language_encoder = FakeLanguageEncoder()  # type: ignore[assignment]
+        policy.prepare_for_finetuning(action_dim=ACTION_DIM, chunk_size=CHUNK, agent_pos_dim=AGENT_POS_DIM, seed=4)
+        config = options(FinetuningConfig, max_steps=3, seed=4, **changes)
+        data = make_dataset(robot_labels, CHUNK)
+        torch.manual_seed(10 + number)
+        finetune_policy(policy, data, config, output_dir=tmp_path / str(number))
+        files.append((tmp_path / str(number) / "policy" / "model.safetensors").read_bytes())
+    assert files[0] == files[1]
+
+
+def test_fresh_modules_follow_from_the_seed() -> None:
+    heads = []
+    for seed, drawn in ((0, 1), (0, 2), (1, 1)):
+        policy = make_policy()
+        torch.manual_seed(drawn)
+        policy.prepare_for_finetuning(action_dim=ACTION_DIM, chunk_size=CHUNK, agent_pos_dim=AGENT_POS_DIM, seed=seed)
+        heads.append({name: each for name, each in copied(policy).items() if "action_head" in name})
+    first, same, other = heads
+    assert first and all(torch.equal(each, same[name]) for name, each in first.items())
+    assert any(not torch.equal(each, other[name]) for name, each in first.items())
+
+
+def test_a_frozen_high_level_is_not_trained_by_a_pretrained_policys_actions_and_a_free_one_is(tmp_path: Path) -> None:
+    for frozen in (True, False):
+        policy = prepared_policy()
+        assert policy.config.detach_skill
+        before = copied(policy)
+        config = options(FinetuningConfig, max_steps=2, freeze_high_level=frozen)
+        finetune_policy(policy, make_dataset(robot_labels, CHUNK), config, output_dir=tmp_path / str(frozen))
+        moved = {name for name, value in copied(policy).items() if not torch.equal(value, before[name])}
+        of_high = {name for name in before if name.startswith("high_level.")}
+        assert len(moved & of_high) >= (0 if frozen else 0.9 * len(of_high)) and bool(moved & of_high) != frozen
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("label", ["actions", "agent_pos", "skills", "latent_actions"])
+def test_labels_that_are_no_numbers_are_named_before_training(tmp_path: Path, label: str, value: float) -> None:
+    of_robot = label in ("actions", "agent_pos")
+    data = make_dataset(robot_labels, CHUNK) if of_robot else make_dataset(video_labels)
+    getattr(data.episodes[1], label)[0, 0] = value
+    told = f"{label.replace('latent_a', 'latent a')}: .* of .* samples hold NaN or infinity"
+    with pytest.raises(ValueError, match=told):
+        if of_robot:
+            finetune_policy(prepared_policy(), data, options(FinetuningConfig), output_dir=tmp_path)
+        else:
+            pretrain_policy(make_policy(), data, options(), output_dir=tmp_path)
+    assert not list(tmp_path.iterdir())

@@ -142,6 +142,12 @@ class PolicyDataset(Dataset[dict[str, Any]]):
                 f"{len(missing)} of {len(ids)} episodes of the corpus have no video, for one {missing[0]!r}: "
                 "give the folder of videos that the corpus was made from"
             )
+        for name, labelled_frames in zip(ids, corpus["num_frames"], strict=True):
+            if labelled_frames != by_id[name].num_frames:
+                raise ValueError(
+                    f"episode {name!r} has {labelled_frames} frames in the corpus, its video {by_id[name].num_frames}: "
+                    "give the folder of videos that the corpus was made from"
+                )
         labelled = [_labelled_episode(corpus, row, stage, info) for row in range(len(corpus))]
         videos = [VideoSource(by_id[name].path, by_id[name].num_frames) for name in ids]
         store = FrameStore(videos, image_size, cache_bytes=cache_bytes, progress=progress)

@@ -52,7 +52,8 @@ class SequenceLayout:
     """Whether all sequences are known to have length L, so that packed and padded rows are the same."""
     host_lengths: tuple[int, ...] | None = None
     """The length of each sequence as Python integers; None if dense or static."""
-    _computed: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+    # Taken by the constructor, since FSDP copies what layers are given with `dataclasses.replace`.
+    _computed: dict[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def dense(cls, batch: int, length: int, device: torch.device | None = None) -> SequenceLayout:

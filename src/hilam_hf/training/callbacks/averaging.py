@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 
 from .base import Callback, TrainingState
 
@@ -27,16 +28,16 @@ class WeightAveraging(Callback):
 
     def __init__(self, decay: float):
         self.decay = decay
-        self._names: list[str] = []
-        self._parameters: list[nn.Parameter] = []
+        self._trained: dict[str, nn.Parameter] = {}
+        self._parameters: list[Any] = []
         self._average: Any = None
 
     def on_setup(self, state: TrainingState) -> None:
         # It takes seconds to import, so that only runs that average do it.
         from diffusers.training_utils import EMAModel
 
-        trainable = {name: each for name, each in state.model.named_parameters() if each.requires_grad}
-        self._names, self._parameters = list(trainable), list(trainable.values())
+        self._trained = {name: each for name, each in state.model.named_parameters() if each.requires_grad}
+        self._parameters = [_own(each) for each in self._trained.values()]
         self._average = EMAModel(self._parameters, decay=self.decay, foreach=True)
 
     def on_step_end(self, state: TrainingState) -> None:
@@ -65,10 +66,28 @@ class WeightAveraging(Callback):
                 parameter.data.copy_(value)
 
     def tensors(self) -> dict[str, Tensor]:
-        return dict(zip(self._names, self._average.shadow_params, strict=True))
+        averages = zip(self._trained.items(), self._average.shadow_params, strict=True)
+        return {name: _shared_as(parameter, average) for (name, parameter), average in averages}
 
     def state_dict(self) -> dict[str, Any]:
         return {"num_updates": self.num_updates}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self._average.optimization_step = state["num_updates"]
+
+
+def _own(parameter: nn.Parameter) -> Tensor:
+    """A parameter, or this process' shard of it, in the same memory: averaging takes no others."""
+    if not isinstance(parameter, DTensor):
+        return parameter
+    own: Any = parameter.detach()
+    return own.to_local().requires_grad_()
+
+
+def _shared_as(parameter: nn.Parameter, shard: Tensor) -> Tensor:
+    """A tensor that is shared out over the processes as a parameter is."""
+    if not isinstance(parameter, DTensor):
+        return shard
+    return DTensor.from_local(
+        shard, parameter.device_mesh, parameter.placements, shape=parameter.shape, stride=parameter.stride()
+    )

@@ -9,10 +9,12 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
 from safetensors import safe_open
 from safetensors.torch import save_file
@@ -20,7 +22,7 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
-from ..processes import host_group, process_state
+from ..processes import process_state
 from .tensors import Tensors, is_sharded, mismatch, put, whole
 
 SUFFIX = ".safetensors"
@@ -62,26 +64,31 @@ def prepare_whole(folder: Path, groups: Groups, *, copied: bool) -> Write:
 def prepare_sharded(folder: Path, groups: Groups, *, copied: bool) -> Write:
     """A write of every group as a folder, to which each process adds the shards that it holds."""
     number = process_state().process_index + 1
-    started: list[Any] = []
-    for group, tensors in groups.items():
-        if not tensors:
-            continue
-        writer = HuggingFaceStorageWriter(str(folder / group), save_distributed=True)
-        (folder / group).mkdir(exist_ok=True)
-        if copied:
-            started.append(dcp.async_save(tensors, storage_writer=writer, process_group=host_group()))
-        else:
-            dcp.save(tensors, storage_writer=writer)
+    # On the device, which a checkpoint in the background costs the memory of this process' shards.
+    chosen = {
+        name: {key: each.detach().clone() if copied else each.detach() for key, each in group.items()}
+        for name, group in groups.items()
+        if group
+    }
+    processes = _writing_group()
 
     def write() -> dict[str, str]:
-        for future in started:
-            future.result()
+        for group, tensors in chosen.items():
+            (folder / group).mkdir(exist_ok=True)
+            writer = HuggingFaceStorageWriter(str(folder / group), save_distributed=True)
+            dcp.save(tensors, storage_writer=writer, process_group=processes)
         files = sorted(folder.glob(f"*/shard-{number:05d}-*{SUFFIX}"))
         for path in files:
             _flush(path)
         return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
     return write
+
+
+@cache
+def _writing_group() -> Any:
+    """The processes, talking about what they write on another channel than the run itself uses at the same time."""
+    return dist.new_group(backend="gloo")
 
 
 def read_group(folder: Path, group: str, targets: Tensors) -> None:
