@@ -216,7 +216,7 @@ def hilam(preset: str = "tiny", *, batch_size: int = 8, longest: int = LONGEST) 
     return Work(f"hilam-{preset}", HiLAMLoss(model, None), samples, batch_size, collate_latent_actions)
 
 
-def light(folder: Path, *, batch_size: int = 8, num_frames: int = 60) -> Work:
+def light(folder: Path, *, batch_size: int = 4, num_frames: int = 60) -> Work:
     """The light latent action model on pairs of frames that are decoded already."""
     idm, fdm = new_latent_action_model("uniskill-light")
     videos = scan_videos(write_clips(folder / "clips", 2, num_frames), progress=False).episodes

@@ -47,8 +47,8 @@ from transformers.utils import logging
 from hilam_hf.training import Callback, TrainingState, train
 from hilam_hf.training.checkpoints.store import STATE_FILE, checkpoints_in
 
-# A loop that costs 5 % has a ratio of 0.95.
-LOOP_AIM, TRAINER_AIM, MEMORY_AIM = 0.95, 1.0, 0.95
+# At most 5 % slower than either loop; the same of memory.
+LOOP_AIM, MEMORY_AIM = 0.95, 0.95
 WAITING_AT_MOST = 0.05
 # A checkpoint in the background copies in main memory what a usual one hashes and writes to a disk.
 BACKGROUND_AIM = 4.0
@@ -86,10 +86,10 @@ def compare_loops(run: Run) -> list[Claim]:
         samples = (run.steps - SKIPPED) * work.batch_size
         rates = {name: samples / timing.median for name, timing in timings.items()}
         first, second, third = (rates[name] for name in LOOPS)
-        for peer, name, aim in (("plain", "loop", LOOP_AIM), ("trainer", "trainer", TRAINER_AIM)):
-            spread = spread_of(timings, ["ours", peer])
-            ratio = first / rates[peer]
-            claims.append(Claim(f"training-{name}-{work.name}", ratio, aim, first, rates[peer], "samples/s", spread))
+        for peer, name in (("plain", "loop"), ("trainer", "trainer")):
+            ratio, spread = first / rates[peer], spread_of(timings, ["ours", peer])
+            name = f"training-{name}-{work.name}"
+            claims.append(Claim(name, ratio, LOOP_AIM, first, rates[peer], "samples/s", spread))
         step = 1000 * timings["ours"].median / (run.steps - SKIPPED)
         cells = [work.name, f"{step:.1f}", f"{first:.2f}", f"{second:.2f}", f"**{first / second:.3f}**"]
         cells += [spread_cell(first / second, LOOP_AIM, claims[-2].spread or 0.0), f"{third:.2f}"]
