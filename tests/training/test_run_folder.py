@@ -38,6 +38,14 @@ def test_overwrite_removes_the_run_and_nothing_else(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["history.json", "notes.txt", "policy", "run.json"]
 
 
+def test_a_run_that_ended_before_its_first_checkpoint_makes_room_and_a_finished_one_does_not(tmp_path: Path) -> None:
+    with pytest.raises(KeyboardInterrupt):
+        start(tmp_path, callbacks=[StopAfter(2)])
+    train(make_line(), Points(24), options(), output_dir=tmp_path)
+    with pytest.raises(ValueError, match=r"holds another run \(training, finished\)"):
+        train(make_line(), Points(24), options(), output_dir=tmp_path)
+
+
 @pytest.mark.parametrize("left", ["checkpoint-3", "history.json", "model.safetensors", "policy"])
 def test_what_a_run_without_a_record_left_is_not_written_over(tmp_path: Path, left: str) -> None:
     (tmp_path / left).mkdir()

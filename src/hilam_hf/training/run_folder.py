@@ -129,10 +129,7 @@ def _check_options(path: Path, *, resume: bool, overwrite: bool, inputs: Sequenc
 
 def _check_free(path: Path, writes: Sequence[str]) -> None:
     left = _left_by_run(path, (*_COMMON, *writes))
-    # A run that ended before its first checkpoint left nothing that anyone could go on with.
-    if holds_run(path) and {each.name for each in left} <= set(_LITTLE):
-        return
-    if left:
+    if left and not (holds_run(path) and _left_little(path, left)):
         raise ValueError(
             f"{path} holds {_described(path, left)}; pass resume=True to go on with it, overwrite=True to replace it, "
             "or choose another folder"
@@ -141,6 +138,11 @@ def _check_free(path: Path, writes: Sequence[str]) -> None:
 
 def _is_above(folder: Path, other: Path) -> bool:
     return other.resolve().is_relative_to(folder.resolve())
+
+
+def _left_little(path: Path, left: Sequence[Path]) -> bool:
+    """Whether a run ended before its first checkpoint, so that nobody could go on with what it left."""
+    return {each.name for each in left} <= set(_LITTLE) and read_json(path / RUN_FILE).get("status") != "finished"
 
 
 def _left_by_run(path: Path, names: Sequence[str]) -> list[Path]:
