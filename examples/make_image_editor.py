@@ -80,6 +80,7 @@ def parse_arguments(arguments: Sequence[str] | None = None) -> argparse.Namespac
     parser.add_argument("--out", type=Path, required=True, help="folder to write to")
     parser.add_argument("--image-size", type=int, default=64, help="side of the frames in pixels")
     parser.add_argument("--widths", type=widths, default=[64, 128], help="channels of the UNet's levels: 64,128")
+    parser.add_argument("--overwrite", action="store_true", help="replace the editor that is in --out")
     return parser.parse_intermixed_args(arguments)
 
 
@@ -96,7 +97,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         up_block_types=["UpDecoderBlock2D"] * 3,
         norm_num_groups=16,
     )
-    train(FrameAutoencoder(vae), frames, config, output_dir=options.out, description="autoencoder")
+    autoencoder = FrameAutoencoder(vae)
+    train(autoencoder, frames, config, output_dir=options.out, overwrite=options.overwrite, description="autoencoder")
     vae.eval().register_to_config(scaling_factor=latent_scale(vae, frames))
     levels = len(options.widths)
     unet = UNet2DConditionModel(

@@ -19,7 +19,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 import yaml
 from datasets import Dataset, Features
 from rich.console import Console
@@ -93,7 +92,7 @@ def train_latent_actions(options: argparse.Namespace, episodes: list[Episode]) -
     idm, fdm = new_latent_action_model(image_size=size, options=sizes, seed=options.seed)
     pairs = FramePairDataset(episodes, size, stride=options.stride)
     config = training_config(LAM_TRAINING, options.lam_training, options.seed)
-    train_lam(idm, fdm, pairs, config, output_dir=options.out / "lam")
+    train_lam(idm, fdm, pairs, config, output_dir=options.out / "lam", overwrite=True)
 
 
 def prepare_recording(options: argparse.Namespace) -> tuple[Path, dict[str, list[str]]]:
@@ -135,12 +134,13 @@ def prepare_hilam(options: argparse.Namespace, corpus: Path) -> HiLAMModel:
         return HiLAMModel.from_pretrained(options.hilam)
     info = CorpusInfo.from_card(corpus)
     fields = dict(option.split("=", 1) for option in (*HILAM_OPTIONS, *options.hilam_option))
-    torch.manual_seed(options.seed)
     routing = "learned" if options.learned_routing else "identity"
     values = {name: yaml.safe_load(value) for name, value in fields.items()}
-    model = new_hilam(info, options.preset, routing=routing, **values)
+    model = new_hilam(info, options.preset, seed=options.seed, routing=routing, **values)
     config = training_config(HILAM_TRAINING, options.training, options.seed)
-    train_hilam(model, thin(load_corpus(corpus), options.hop), info, config, output_dir=options.out / "hilam")
+    rows = thin(load_corpus(corpus), options.hop)
+    # Each call trains one of its own, on latent actions that stay.
+    train_hilam(model, rows, info, config, output_dir=options.out / "hilam", overwrite=True)
     return model
 
 
