@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from hilam_hf.training import TrainingError, train
+from hilam_hf.training import Callback, TrainingError, TrainingState, train
 from tests.training.runs import Points, make_line, options, weights
 
 
@@ -36,6 +36,15 @@ def test_a_dead_worker_is_told_with_what_to_change(tmp_path: Path) -> None:
     config = options(num_workers=2, save_every=1)
     with pytest.raises(TrainingError, match=r"a process that loads samples is gone .*lower num_workers=2, then resume"):
         train(make_line(), Dying(os.getpid()), config, output_dir=tmp_path)
+
+
+def test_a_dead_worker_is_told_wherever_the_process_hears_of_it(tmp_path: Path) -> None:
+    class Heard(Callback):
+        def on_step_end(self, state: TrainingState) -> None:
+            raise RuntimeError("DataLoader worker (pid 12) is killed by signal: Killed. ")
+
+    with pytest.raises(TrainingError, match=r"gone \(DataLoader worker \(pid 12\) is killed by signal: Killed\. \)"):
+        train(make_line(), Points(), options(), output_dir=tmp_path, callbacks=[Heard()])
 
 
 class Undecodable(Points):

@@ -154,6 +154,8 @@ def train(
         )
     with ExitStack() as stack:
         stack.enter_context(failing_together())
+        # torch tells of a dead worker wherever the process happens to be, also while it ends because of another one.
+        stack.enter_context(loading_faults_explained(config))
         folder = None
         if output_dir is not None:
             folder = stack.enter_context(open_run_folder(output_dir, resume=resume, overwrite=overwrite))

@@ -83,8 +83,8 @@ def test_steps_that_a_resumed_run_computes_again_are_shown_once(tmp_path: Path) 
 
 def test_a_new_run_starts_new_logs(tmp_path: Path) -> None:
     config = options(tracker="tensorboard")
-    for _ in range(2):
-        train(make_line(), Points(), config, output_dir=tmp_path)
+    for again in (False, True):
+        train(make_line(), Points(), config, output_dir=tmp_path, overwrite=again)
     assert [step for step, _ in scalars(tmp_path / "tracking" / "hilam")["loss"]] == [3, 6, 9, 12]
 
 
