@@ -62,7 +62,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
         temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:12]}.tmp")
         try:
             yield temporary
-            _flush_to_disk(temporary)
+            flush_to_disk(temporary)
             os.replace(temporary, path)
         finally:
             temporary.unlink(missing_ok=True)
@@ -204,8 +204,23 @@ def _mode_of_new_files(folder: Path) -> int:
         path.unlink()
 
 
-def _flush_to_disk(path: Path) -> None:
-    """Some file systems report a full disk only when the data reach it."""
+def add_file(digest: hashlib._Hash, path: str | Path) -> None:
+    """Adds a file's content to a hash.
+
+    Raises:
+        OSError: The file cannot be read.
+    """
+    with open(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+
+
+def flush_to_disk(path: str | Path) -> None:
+    """Sees that a file's content has reached the disk: some file systems report a full one only then.
+
+    Raises:
+        OSError: It has not.
+    """
     descriptor = os.open(path, os.O_RDWR)
     try:
         os.fsync(descriptor)

@@ -189,8 +189,8 @@ class FolderLock:
                 lock.acquire()
         except Timeout:
             raise FolderInUseError(self._in_use()) from None
-        except (OSError, NotImplementedError) as error:
-            if isinstance(error, OSError) and error.errno not in _NO_LOCKS:
+        except OSError as error:
+            if error.errno not in _NO_LOCKS:
                 self._refuse(error)
             logger.warning(
                 "%s: this file system has no locks (%s), so nothing keeps a second writer away: see to it that only "

@@ -73,9 +73,11 @@ def test_the_best_weights_need_validation_and_the_average_one_of_them() -> None:
         options(final_weights="average")
 
 
-def test_rows_are_spread_evenly() -> None:
+def test_an_even_spread_has_both_ends_and_no_repeats() -> None:
     assert evenly_spread(10, 4) == [0, 3, 6, 9]
     assert evenly_spread(3, 8) == [0, 1, 2]
+    assert evenly_spread(1, 8) == [0]
+    assert evenly_spread(100, 1) == [0]
 
 
 @pytest.mark.parametrize("weights", ["last", "average", "best"])

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NoReturn
+from typing import NoReturn
 
 import torch
 from torch import Tensor
@@ -47,7 +47,7 @@ class HealthLatch:
         # The name by which a gradient scaler tells fused optimisers to skip a step.
         optimizer.found_inf = torch.isfinite(self._first).to(torch.float32)  # type: ignore[attr-defined]
 
-    def tensor(self) -> Tensor:
+    def first_bad_step(self) -> Tensor:
         """(): the first step with such a gradient, infinity where there is none."""
         return self._first
 
@@ -69,8 +69,3 @@ def raise_unsound(step: int, batch_ids: Sequence[str]) -> NoReturn:
         "from it. Check these samples, lower learning_rate or set max_grad_norm, then resume from the last checkpoint "
         "or start again"
     )
-
-
-def plain(value: Any) -> Tensor:
-    """A scalar as a plain tensor, also where it comes sharded."""
-    return value.full_tensor() if hasattr(value, "full_tensor") else value

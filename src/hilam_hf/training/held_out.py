@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
-from accelerate.utils import send_to_device
+from accelerate.utils import reduce, send_to_device
 from torch import Tensor
 from torch.utils.data import Dataset, default_collate
 
 from .callbacks import TrainingState
 from .config import TrainingConfig
+from .metrics import scalars
+from .processes import process_state
 from .randomness import derived_seed, seed_everything
 from .sampler import SampleKey
 
@@ -55,24 +56,23 @@ class HeldOutLoss:
 
     @torch.no_grad()
     def __call__(self, state: TrainingState) -> dict[str, float]:
-        accelerator = Accelerator()
         sums: dict[str, Tensor] = {}
         total = torch.zeros((), device=state.device)
-        for number, weight in self._own_batches(accelerator):
+        for number, weight in self._own_batches():
             seed_everything(derived_seed(self.seed, number))
             output = state.model(**send_to_device(self._batch(number), state.device))
-            for name, value in _scalars(output):
+            for name, value in scalars(output):
                 sums[name] = sums.get(name, 0) + value.float() * weight
             total += weight
         names = list(sums)
-        values = accelerator.reduce(torch.stack([*sums.values(), total]), reduction="sum").tolist()
+        values = reduce(torch.stack([*sums.values(), total]), reduction="sum").tolist()
         return {f"validation/{name}": value / values[-1] for name, value in zip(names, values, strict=False)}
 
-    def _own_batches(self, accelerator: Accelerator) -> Iterator[tuple[int, int]]:
+    def _own_batches(self) -> Iterator[tuple[int, int]]:
         """Numbers of this process' batches and their samples; all processes have as many, as sharded models need."""
-        count, processes = len(self.batches), accelerator.num_processes
-        for start in range(0, count, processes):
-            number = start + accelerator.process_index
+        count, state = len(self.batches), process_state()
+        for start in range(0, count, state.num_processes):
+            number = start + state.process_index
             yield (number, len(self.batches[number])) if number < count else (0, 0)
 
     def _batch(self, number: int) -> Any:
@@ -102,11 +102,3 @@ def check_held_out(config: TrainingConfig, fraction: float, *, may_have_split: b
 def evenly_spread(count: int, limit: int) -> list[int]:
     """At most `limit` of the indices 0 to `count - 1`, the first and the last among them, as evenly as they go."""
     return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist()
-
-
-def _scalars(output: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
-    for name, value in output.items():
-        if isinstance(value, Tensor) and value.ndim == 0:
-            yield name, value
-        elif isinstance(value, Tensor) and value.ndim == 1:
-            yield from ((f"{name}/{index}", entry) for index, entry in enumerate(value))

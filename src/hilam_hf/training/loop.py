@@ -35,9 +35,10 @@ from .callbacks import (
     WeightAveraging,
 )
 from .checkpoints import CheckpointStore
+from .checkpoints.tensors import whole
 from .config import FinalWeights, TrainingConfig
 from .errors import TrainingError, TrainingInterrupted
-from .health import HealthLatch, plain, raise_unsound
+from .health import HealthLatch, raise_unsound
 from .held_out import HeldOutLoss
 from .identity import run_identity, sample_ids
 from .memory import fewest_parts, left_as_it_was, out_of_memory_explained
@@ -46,7 +47,7 @@ from .optimization import RateMultiplier, checkpoint_activations, make_optimizer
 from .parts import PartMeans
 from .processes import failing_together, greatest_of_all, warn_of_missing_processes
 from .randomness import derived_seed, random_streams_kept, seed_everything
-from .run_folder import LOGS, RunFolder, open_run_folder
+from .run_folder import TRACKING, RunFolder, open_run_folder
 from .sampler import StepSampler
 from .sharding import is_sharded_model, prepared, without_synchronising
 from .snapshots import Snapshots, check_same_run, kept_accumulation
@@ -163,7 +164,7 @@ def train(
             mixed_precision=config.mixed_precision,
             log_with=config.tracker,
             # A folder of its own: trackers make one named after the project in it, and HiLAM's model has that name.
-            project_dir=None if folder is None else folder.path / LOGS,
+            project_dir=None if folder is None else folder.path / TRACKING,
         )
         warn_of_missing_processes()
         stack.enter_context(random_streams_kept(accelerator.device))
@@ -332,10 +333,10 @@ class _Run:
     def _clipped_norm(self) -> Tensor:
         """Norm of the gradients before they are clipped."""
         if self.config.max_grad_norm is not None:
-            return plain(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
+            return whole(self.accelerator.clip_grad_norm_(self.parameters, self.config.max_grad_norm))
         self.accelerator.unscale_gradients()
         gradients = [each.grad for each in self.parameters if each.grad is not None]
-        return plain(nn.utils.get_total_norm(gradients))
+        return whole(nn.utils.get_total_norm(gradients))
 
     def _end_step(self) -> None:
         state = self.state
@@ -346,7 +347,7 @@ class _Run:
         for callback in self.callbacks:
             measured.update(callback.on_step_end(state) or {})
         if state.is_due(self.config.log_every):
-            means, (first_bad_step,) = self.window.means(self.accelerator, self.latch.tensor())
+            means, (first_bad_step,) = self.window.means(self.accelerator, self.latch.first_bad_step())
             self._raise_if_unsound(first_bad_step)
             measured.update(means)
         if measured:
@@ -425,7 +426,7 @@ class _Run:
         folder.record("running", stage=self.identity["stage"], identity=self.identity)
 
     def _check_soundness(self) -> None:
-        self._raise_if_unsound(self.latch.tensor().item())
+        self._raise_if_unsound(self.latch.first_bad_step().item())
 
     def _raise_if_unsound(self, first_bad_step: float) -> None:
         # Of a loss that is no number in fp16 only the process that computed it knows.

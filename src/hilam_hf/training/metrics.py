@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import torch
@@ -28,12 +28,8 @@ class MetricWindow:
 
     def add_output(self, output: Mapping[str, Any]) -> None:
         """Adds the scalars of a model's output and the entries of its vectors."""
-        for name, value in output.items():
-            if isinstance(value, Tensor) and value.ndim == 0:
-                self.add(name, value)
-            elif isinstance(value, Tensor) and value.ndim == 1:
-                for index, entry in enumerate(value):
-                    self.add(f"{name}/{index}", entry)
+        for name, value in scalars(output):
+            self.add(name, value)
 
     def add(self, name: str, value: Tensor) -> None:
         """Adds one value of a metric."""
@@ -69,3 +65,12 @@ class MetricWindow:
             own = sums[process.process_index] if same else sum(sums) / len(sums)
             self._sums[name] = torch.tensor(own, dtype=self._dtype, device=self._device)
             self._counts[name] = count
+
+
+def scalars(output: Mapping[str, Any]) -> Iterator[tuple[str, Tensor]]:
+    """The scalars of a model's output by name, and the entries of its vectors as `name/index`."""
+    for name, value in output.items():
+        if isinstance(value, Tensor) and value.ndim == 0:
+            yield name, value
+        elif isinstance(value, Tensor) and value.ndim == 1:
+            yield from ((f"{name}/{index}", entry) for index, entry in enumerate(value))

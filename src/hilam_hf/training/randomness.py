@@ -54,11 +54,3 @@ def random_streams_kept(device: torch.device) -> Iterator[None]:
             source.set_rng_state(torch_state)
         random.setstate(python_state)
         np.random.set_state(numpy_state)
-
-
-@contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Makes what is initialised within it a function of the seed, whatever was drawn before; draws leave no trace."""
-    with random_streams_kept(torch.device("cpu")):
-        seed_everything(seed)
-        yield

@@ -17,8 +17,8 @@ from .processes import failing_together, main_process_does, process_state
 
 RUN_FILE = "run.json"
 # What runs write, whatever they train.
-LOGS = "tracking"
-_LITTLE = (RUN_FILE, "history.json", "validation", LOGS)
+TRACKING = "tracking"
+_LITTLE = (RUN_FILE, "history.json", "validation", TRACKING)
 _COMMON = (*_LITTLE, "config.json", "model.safetensors", "adapter", "checkpoint-*")
 
 

@@ -85,7 +85,7 @@ class Snapshots:
             ValueError: The checkpoint is damaged, or of another run, with the first thing in which they differ.
         """
         kept = read_state(checkpoint)
-        self._check_identity(checkpoint, kept)
+        check_same_run(kept["identity"], self.identity, where=str(checkpoint))
         self._check_options(checkpoint, kept["config"])
         self._tell_of_differences(kept)
         with naming_damage(checkpoint):
@@ -105,9 +105,6 @@ class Snapshots:
             if self.accelerator.scaler is not None and kept["scaler"] is not None:
                 self.accelerator.scaler.load_state_dict(kept["scaler"])
         return int(kept["step"])
-
-    def _check_identity(self, checkpoint: Path, kept: Mapping[str, Any]) -> None:
-        check_same_run(kept["identity"], self.identity, where=str(checkpoint))
 
     def _check_options(self, checkpoint: Path, made_with: Mapping[str, Any]) -> None:
         for name, value in dataclasses.asdict(self.config).items():
@@ -131,7 +128,7 @@ class Snapshots:
                     before,
                     version(name),
                 )
-        parts, before = (each * accumulation for each, accumulation in self._sharing(kept))
+        parts, before = self.accelerator.num_processes * self.accumulation, kept["processes"] * kept["accumulation"]
         if parts != before:
             logger.warning(
                 "a step now has %d parts instead of %d: the samples are the same, but sums are rounded otherwise, and "
@@ -139,9 +136,6 @@ class Snapshots:
                 parts,
                 before,
             )
-
-    def _sharing(self, kept: Mapping[str, Any]) -> tuple[tuple[int, int], tuple[int, int]]:
-        return (self.accelerator.num_processes, self.accumulation), (kept["processes"], kept["accumulation"])
 
     def _named(self) -> dict[str, Callback]:
         named: dict[str, Callback] = {}

@@ -20,7 +20,7 @@ def make_model() -> nn.Sequential:
 
 
 def state_of(model: nn.Module) -> Any:
-    return SimpleNamespace(model=model, optimizer=None)
+    return SimpleNamespace(model=model, optimizer=SimpleNamespace(step_was_skipped=False))
 
 
 def averaging(model: nn.Module, decay: float) -> WeightAveraging:

@@ -10,7 +10,7 @@ import torch
 from hilam_hf.data import CorpusInfo, Episode, scan_videos, split_episodes, write_latent_action_corpus
 from hilam_hf.data.samples.frame_pairs import FramePairDataset
 from hilam_hf.data.samples.keys import SampleKey
-from hilam_hf.training.lam.data import FramesOnly, evenly_spread, frame_pairs, lam_episodes
+from hilam_hf.training.lam.data import FramesOnly, frame_pairs, lam_episodes
 from tests.models.uniskill.test_uniskill import tiny_fdm, tiny_idm
 from tests.numbered_videos import MakeVideo
 from tests.training.lam.moving_bars import MovingBars
@@ -111,10 +111,3 @@ def test_a_stride_longer_than_every_video_is_refused(tmp_path: Path, make_video:
     training, _ = lam_episodes(episodes, stride_seconds=0.6, held_out_fraction=0.5)
     with pytest.raises(ValueError, match="none of the 1 episodes has a pair of frames 6 frames apart"):
         frame_pairs(training, tiny_idm(), tiny_fdm(), stride_seconds=0.6)
-
-
-def test_an_even_spread_has_both_ends_and_no_repeats() -> None:
-    assert evenly_spread(10, 4) == [0, 3, 6, 9]
-    assert evenly_spread(3, 8) == [0, 1, 2]
-    assert evenly_spread(1, 8) == [0]
-    assert evenly_spread(100, 1) == [0]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from ...files import add_file
 from .info import CorpusInfo
 
 logger = logging.getLogger(__name__)
@@ -28,9 +29,7 @@ def shards_fingerprint(files: Sequence[Path]) -> str:
 def _hash(files: tuple[tuple[Path, int, int, int], ...]) -> str:
     digest = hashlib.sha256()
     for path, *_ in files:
-        with open(path, "rb") as file:
-            while block := file.read(1 << 20):
-                digest.update(block)
+        add_file(digest, path)
     return digest.hexdigest()
 
 

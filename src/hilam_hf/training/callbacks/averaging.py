@@ -41,7 +41,7 @@ class WeightAveraging(Callback):
         self._average = EMAModel(self._parameters, decay=self.decay, foreach=True)
 
     def on_step_end(self, state: TrainingState) -> None:
-        if not getattr(state.optimizer, "step_was_skipped", False):
+        if not state.optimizer.step_was_skipped:
             self._average.step(self._parameters)
 
     @property

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+from accelerate.optimizer import AcceleratedOptimizer
 from torch import Tensor, nn
 
 
@@ -19,7 +20,7 @@ class TrainingState:
         step: Optimiser steps done so far.
         max_steps: Optimiser steps of the whole run.
         model: The model being trained, unwrapped.
-        optimizer: Its optimiser.
+        optimizer: Its optimiser, as accelerate wraps it.
         device: The device that is computed on.
         is_main_process: Whether this process may write and print.
         output_dir: Folder of the run, or None when nothing is written.
@@ -34,7 +35,7 @@ class TrainingState:
     step: int
     max_steps: int
     model: nn.Module
-    optimizer: torch.optim.Optimizer
+    optimizer: AcceleratedOptimizer
     device: torch.device
     is_main_process: bool
     output_dir: Path | None

@@ -7,7 +7,6 @@ sharded tensors, in its safetensors format, since its usual one keeps a pickle b
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Callable, Mapping
 from functools import cache
 from pathlib import Path
@@ -22,11 +21,11 @@ from torch import Tensor
 from torch.distributed.checkpoint.hf_storage import HuggingFaceStorageReader, HuggingFaceStorageWriter
 from torch.distributed.checkpoint.metadata import TensorStorageMetadata
 
+from ...files import add_file, flush_to_disk
 from ..processes import process_state
 from .tensors import Tensors, is_sharded, mismatch, put, whole
 
 SUFFIX = ".safetensors"
-_BLOCK = 1 << 22
 
 Groups = Mapping[str, Tensors]
 """The tensors of a run in groups, each a file: model, optimizer, average and so on."""
@@ -79,7 +78,7 @@ def prepare_sharded(folder: Path, groups: Groups, *, copied: bool) -> Write:
             dcp.save(tensors, storage_writer=writer, process_group=processes)
         files = sorted(folder.glob(f"*/shard-{number:05d}-*{SUFFIX}"))
         for path in files:
-            _flush(path)
+            flush_to_disk(path)
         return {path.relative_to(folder).as_posix(): sha256(path) for path in files}
 
     return write
@@ -127,9 +126,7 @@ def group_names(folder: Path, group: str) -> set[str]:
 def sha256(path: Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while block := file.read(_BLOCK):
-            digest.update(block)
+    add_file(digest, path)
     return digest.hexdigest()
 
 
@@ -141,14 +138,8 @@ def _check(targets: Mapping[str, Tensor], shapes: Mapping[str, torch.Size], path
 
 def _write_file(path: Path, tensors: Tensors) -> str:
     save_file(tensors, path)
-    _flush(path)
+    flush_to_disk(path)
     return sha256(path)
-
-
-def _flush(path: Path) -> None:
-    """Some file systems report a full disk only when the data reach it."""
-    with open(path, "rb+") as file:
-        os.fsync(file.fileno())
 
 
 def needs_shards(groups: Groups) -> bool:

@@ -114,15 +114,6 @@ class CheckpointStore:
 
         main_process_does(finish)
 
-    def latest(self) -> Path | None:
-        """The checkpoint with the highest step, or None."""
-        return latest_checkpoint(self.folder)
-
-    def clear_partial(self) -> None:
-        """Removes what runs that were killed while they wrote have left."""
-        for path in self.folder.glob(f"checkpoint-*{_PARTIAL}"):
-            shutil.rmtree(path)
-
     def close(self) -> None:
         """Ends the thread that writes."""
         self._threads.shutdown(wait=True)

@@ -10,9 +10,9 @@ from ...fingerprint import weights_fingerprint
 from ...models.hilam import HiLAMConfig, HiLAMModel
 from ...models.latent_actions.dynamics import InverseDynamicsModel
 from ...models.latent_actions.partners import check_same_idm
+from ...models.numerics import seeded_weights
 from ...models.options import own_fields
 from ..model_options import parse_model_options
-from ..randomness import seeded
 
 
 def new_hilam(
@@ -40,7 +40,7 @@ def new_hilam(
         "idm_config": None if idm is None else idm.config,
         "idm_fingerprint": info.model_fingerprint,
     }
-    with seeded(seed):
+    with seeded_weights(seed):
         model = HiLAMModel(HiLAMConfig.preset(preset, **fields, **options))
     if idm is not None and model.idm is not None:
         model.idm.load_state_dict(idm.state_dict())

@@ -132,7 +132,7 @@ def train_hilam(
         dataset = SequencesToReconstruct(sequences, drawn)
         collate = CollateWithFrames(drawn)
     kept_out = set(held_out)
-    rates = getattr(config, "stage_rates", None)
+    rates = config.stage_rates if isinstance(config, HiLAMTrainingConfig) else None
     with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=WRITES) as folder:
         result = train(
             HiLAMLoss(model, forward_dynamics),

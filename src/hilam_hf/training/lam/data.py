@@ -6,7 +6,6 @@ Shapes: C channels, H and W pixels, k stride in frames.
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -160,8 +159,3 @@ class FramesOnly(Dataset[dict[str, Tensor]]):
     def sample_id(self, index: int) -> str:
         """What the pairs call the sample; its number where they call it nothing."""
         return self.pairs.sample_id(index) if hasattr(self.pairs, "sample_id") else f"sample {index}"
-
-
-def evenly_spread(count: int, limit: int) -> list[int]:
-    """At most `limit` of the indices 0 to `count - 1`, the first and the last among them, as evenly as they go."""
-    return np.unique(np.linspace(0, count - 1, min(count, limit)).round().astype(int)).tolist()

@@ -5,8 +5,8 @@ from typing import Any
 
 from ...models.latent_actions.dynamics import ForwardDynamicsModel, InverseDynamicsModel
 from ...models.latent_actions.kinds import get_latent_action_kind
+from ...models.numerics import seeded_weights
 from ...plugins import DEFAULT_LATENT_ACTION_KIND
-from ..randomness import seeded
 
 
 def new_latent_action_model(
@@ -40,5 +40,5 @@ def new_latent_action_model(
         >>> idm, fdm = new_latent_action_model("uniskill-light", options={"idm.hidden_size": 96})
     """
     declared = get_latent_action_kind(kind)
-    with seeded(seed):
+    with seeded_weights(seed):
         return declared.new(image_size, options)

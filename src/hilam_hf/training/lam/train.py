@@ -19,11 +19,12 @@ from ...models.numerics import MeanOverParts
 from ...video import as_float_frames
 from ..callbacks import Callback, TrainingState
 from ..config import TrainingConfig
+from ..held_out import evenly_spread
 from ..loop import TrainingResult, train
 from ..processes import process_state
 from ..run_folder import RunFolder, open_run_folder
 from ..saving import save_model
-from .data import FramesOnly, evenly_spread
+from .data import FramesOnly
 from .validation import NextFrameValidation
 
 # Pairs that a model is fitted to before training; of principal components, more change little.

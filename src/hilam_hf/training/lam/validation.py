@@ -14,7 +14,7 @@ from ...video import as_float_frames
 from ...viz.frames import plot_next_frames
 from ...viz.style import save_figure
 from ..callbacks import TrainingState
-from .data import evenly_spread
+from ..held_out import evenly_spread
 
 PICTURES = "validation"
 

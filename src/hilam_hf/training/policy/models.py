@@ -7,7 +7,7 @@ from typing import Any
 
 from ...data.corpora.info import CorpusInfo
 from ...models.hierarchical import HierarchicalPolicy, HierarchicalPolicyConfig
-from ..randomness import seeded
+from ...models.numerics import seeded_weights
 
 
 def new_policy(
@@ -48,5 +48,5 @@ def new_policy(
         stage=stage,
         detach_skill=detach_skill,
     )
-    with seeded(seed):
+    with seeded_weights(seed):
         return HierarchicalPolicy(config)

@@ -75,7 +75,8 @@ def pretrain_on_corpus(
             progress=_shows_progress(),
         )
         training, held_out = dataset.split(held_out_fraction)
-        return pretrain_policy(policy, training, config, output_dir=folder, held_out=held_out)
+        kept_out = held_out if held_out_fraction else None
+        return pretrain_policy(policy, training, config, output_dir=folder, held_out=kept_out)
 
 
 def finetune_on_demonstrations(
@@ -155,7 +156,8 @@ def finetune_on_demonstrations(
         _prepare(actor, dataset, chunk_size, dict(rename_cameras or {}), config.seed)
         conversion = {"gripper": gripper, "action_scale": action_scale}
         actor.config.training_data = _record(recording) | conversion
-        return finetune_policy(actor, training, config, output_dir=folder, held_out=held_out)
+        kept_out = held_out if held_out_fraction else None
+        return finetune_policy(actor, training, config, output_dir=folder, held_out=kept_out)
 
 
 def _tasks_of_suite(protocol: EvaluationProtocol | None, suite: str, numbers: Sequence[str | int] | None) -> list[str]:

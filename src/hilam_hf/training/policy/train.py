@@ -14,12 +14,11 @@ from tqdm.auto import tqdm
 
 from ...data.samples.policy import PolicyDataset
 from ...models.hierarchical import HierarchicalPolicy
-from ...models.numerics import is_constant
+from ...models.numerics import is_constant, seeded_weights
 from ...optional import require
 from ..config import TrainingConfig
 from ..loop import TrainingResult, train
 from ..processes import gathered, process_state
-from ..randomness import seeded
 from ..run_folder import RunFolder, open_run_folder
 from ..saving import save_model
 from .collator import PolicyCollator, encode_instructions
@@ -144,8 +143,8 @@ def finetune_policy(
     if not config.freeze_high_level:
         # Otherwise no gradient of the actions reaches π^h.
         policy.config.detach_skill = False
-    collate = _finetuning_collator(policy, config, *_given(dataset, held_out))
     with open_run_folder(output_dir, resume=resume, overwrite=overwrite, writes=WRITES) as folder:
+        collate = _finetuning_collator(policy, config, *_given(dataset, held_out))
         trained: Any = _with_lora(policy, config) if config.method == "lora" else policy
         result = train(
             trained,
@@ -183,7 +182,7 @@ def _finetuning_collator(
 def _with_lora(policy: HierarchicalPolicy, config: FinetuningConfig) -> Any:
     peft = require("peft", extra="peft")
     targets = policy.low_level_lora_targets()
-    with seeded(config.seed), warnings.catch_warnings():
+    with seeded_weights(config.seed), warnings.catch_warnings():
         # PEFT asks transformers whether activations are checkpointed by the name that this had before.
         warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
         return peft.get_peft_model(policy, peft.LoraConfig(r=config.lora_rank, lora_alpha=config.lora_alpha, **targets))
@@ -218,7 +217,7 @@ def predict_skills(
         skills.append(predicted.float().cpu())
     policy.train(training)
     lengths = [len(episode.frame_indices) for episode in dataset.episodes]
-    everyone = torch.cat([each for each in gathered(torch.cat(skills))])
+    everyone = torch.cat(gathered(torch.cat(skills)))
     ids = [episode.id for episode in dataset.episodes]
     return dict(zip(ids, everyone.split(lengths), strict=True))
 
